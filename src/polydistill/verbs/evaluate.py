@@ -1,0 +1,49 @@
+"""``polydistill evaluate``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from polydistill.errors import UserError
+from polydistill.verbs.base import Int, Switch, flag
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score students (against their teachers) or teachers over full games with raw scores."""
+
+    policies: Positional[Annotated[tuple[Path, ...], flag("FOLDER ...")]]
+    """Runs, exported students or teachers."""
+    protocol: Annotated[str, arg(metavar="noop|sticky")] = "noop"
+    """noop: 1-30 no-ops, no sticky actions; sticky: repeats the previous action with probability 0.25."""
+    episodes: Int = None
+    """Full episodes per task (30)."""
+    steps: Int = None
+    """Control steps per task instead."""
+    device: Annotated[str, arg(metavar="NAME")] = "auto"
+    """auto, cpu, cuda ..."""
+    json: Switch = False
+    """Print JSON: one object, or a list of them for several policies."""
+
+    def run(self) -> int:
+        """Exit code."""
+        import json
+
+        from polydistill.evaluating import evaluate
+        from polydistill.evaluation.scores import format_table, to_json
+
+        if not self.policies:
+            raise UserError("nothing to evaluate: name a run or a teacher's folder")
+        found = []
+        for path in self.policies:
+            done = evaluate(path, protocol=self.protocol, episodes=self.episodes, steps=self.steps, device=self.device)
+            found.append({"policy": str(path), **json.loads(to_json(done.summary))})
+            if not self.json:
+                print(f"{path}\n{format_table(done.summary)}\n", flush=True)
+        if self.json:
+            print(json.dumps(found[0] if len(found) == 1 else found, indent=2))
+        return 0

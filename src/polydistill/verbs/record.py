@@ -1,0 +1,39 @@
+"""``polydistill record``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from polydistill.verbs.base import File, Text
+
+
+@dataclass(frozen=True)
+class Record:
+    """Keep a finished run under results/ and renew the tables of a Markdown file from what is kept."""
+
+    run_folder: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """Folder of the run."""
+    experiment: Positional[Annotated[Path, arg(metavar="EXPERIMENT")]]
+    """Folder of the experiment, for example results/demo."""
+    variant: Text = None
+    """What the experiment calls this run; the student's network if not given."""
+    readme: File = None
+    """Markdown file whose tables are renewed too."""
+
+    def run(self) -> int:
+        """Exit code."""
+        from polydistill.evaluation.experiment import add_run
+        from polydistill.evaluation.tables import fill_tables
+        from polydistill.reporting.page import write_picture
+
+        for result in add_run(self.run_folder, self.experiment, self.variant):
+            score = f"{result.score:.1f} ({result.percent:.1f} % of teacher)"
+            print(f"{result.variant} {result.task} seed {result.seed}: {score}")
+        write_picture(self.run_folder, self.experiment / "scores.svg")
+        if self.readme is not None:
+            print(f"{self.readme}: {'renewed' if fill_tables(self.readme) else 'unchanged'}")
+        return 0
