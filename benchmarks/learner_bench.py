@@ -18,13 +18,15 @@ def learner(repeats: int = 15) -> list[Row]:
     rng = np.random.default_rng(0)
     batch = rectangle.draw(rng)
     bare_optimizer = build.learner(parts).optimizer
-    tau = build.temperatures(parts)
+    targets = batch.targets
 
     def step() -> None:
         ours.step(batch)
 
     def bare() -> None:
-        loss = distill_kl(batch.teacher, parts.student(batch.obs).logits, tau, ours.valid).mean()
+        loss = distill_kl(
+            targets.values, parts.student(batch.obs).logits, targets.temperature, targets.valid
+        ).mean()
         bare_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         bare_optimizer.step()

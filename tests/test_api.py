@@ -95,7 +95,7 @@ def test_callbacks_see_every_step_evaluation_and_checkpoint(run: tuple[Path, See
     assert lines[-1]["final"]
     evaluations = [r for r in lines if r["kind"] == "eval"]
     assert [r["updates"] for r in evaluations] == [25, 50, 60]
-    assert evaluations[0]["tasks"]["catch"].keys() == {"score", "low", "high", "teacher", "percent"}
+    assert evaluations[0]["tasks"]["catch"].keys() == {"score", "low", "high", "teacher", "percent", "values"}
 
 
 def test_tensorboard_has_the_tags_people_look_for(run: tuple[Path, Seen, api.Result]) -> None:

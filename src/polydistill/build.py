@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from polydistill import nets
-from polydistill.algorithms.policy_distillation import policy_distillation
+from polydistill.algorithms.policy_distillation import REGRESSIONS, policy_distillation
 from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
 from polydistill.nets.student import Student
+from polydistill.ops.value import linear_schedule
 from polydistill.optim import DQNRMSprop, eps_for_max_lr
 from polydistill.recipe import DistillRecipe, LearnerSettings
 from polydistill.replay.memory import Memory, make_memory
@@ -57,10 +58,13 @@ def parts(recipe: DistillRecipe, teachers: Sequence[Teacher] | None = None) -> P
         torch.set_num_threads(recipe.threads)
     chosen = list(teachers) if teachers is not None else [load_teacher(path) for path in recipe.teachers]
     suite = Suite(tuple(t.task for t in chosen))
-    if recipe.objective.loss == "mse":
+    if recipe.objective.loss in REGRESSIONS:
         for teacher in chosen:
             if teacher.kind != "q":
-                raise UserError(f"loss mse needs Q-values, but the teacher of {teacher.task.name} gives {teacher.kind}")
+                raise UserError(
+                    f"loss {recipe.objective.loss} needs Q-values, but the teacher of {teacher.task.name} gives "
+                    f"{teacher.kind}: use kl"
+                )
     plan = _plan(recipe, suite)
     student = make_student(recipe, suite, chosen, device)
     return Parts(recipe, suite, [t.to(str(device)) for t in chosen], student.to(device), device, plan)
@@ -135,7 +139,7 @@ def learner(parts: Parts) -> Learner:
     recipe = parts.recipe
     settings = recipe.learner
     total = recipe.schedule.total_updates
-
+    at_once = len(parts.suite) if recipe.schedule.games == "joint" else 1
     learning = [p for p in parts.student.parameters() if p.requires_grad]
 
     def learning_rate(updates: int) -> float:
@@ -144,9 +148,8 @@ def learner(parts: Parts) -> Learner:
 
     return Learner(
         student=parts.student,
-        objective=policy_distillation(recipe.objective.loss, temperatures(parts)),
-        optimizer=_optimizer(learning, settings, settings.batch_size * len(parts.suite)),
-        valid=torch.tensor(parts.suite.valid)[:, None].to(parts.device),
+        objective=policy_distillation(recipe.objective.loss),
+        optimizer=_optimizer(learning, settings, settings.batch_size * at_once),
         learning_rate=learning_rate,
         max_grad_norm=settings.max_grad_norm,
     )
@@ -160,8 +163,13 @@ def temperatures(parts: Parts) -> Tensor:
 
 def rectangle(parts: Parts, made: Sequence[Actor]) -> Rectangle:
     """The minibatch drawer."""
-    recipe = parts.recipe
-    return Rectangle(made, recipe.learner.batch_size, len(parts.suite.axis), recipe.memory.beta, parts.device)
+    recipe, valid = parts.recipe, torch.tensor(parts.suite.valid)[:, None]
+    begin, end, total = recipe.memory.beta, recipe.memory.beta_end, recipe.schedule.total_updates
+
+    def beta(updates: int) -> float:
+        return linear_schedule(updates, begin, end, 0, total)
+
+    return Rectangle(made, recipe.learner.batch_size, valid, temperatures(parts), beta, parts.device)
 
 
 def sampler_stream(recipe: DistillRecipe) -> np.random.Generator:

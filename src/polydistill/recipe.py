@@ -30,18 +30,24 @@ class StudentSettings(Settings):
 class ObjectiveSettings(Settings):
     """Which loss; the temperature divides the teacher's Q-values."""
 
-    loss: Literal["kl", "nll", "mse"] = "kl"
+    loss: Literal["kl", "nll", "mse", "reverse_kl", "js", "huber"] = "kl"
     temperature: float = Field(0.01, gt=0)
 
 
 class MemorySettings(Settings):
-    """Per task at most ``capacity`` experiences; all tasks together at most ``size`` bytes."""
+    """Per task at most ``capacity`` experiences; all tasks together at most ``size`` bytes.
+
+    ``beta``, the exponent of the importance weights, goes linearly to ``beta_end`` over the run (Schaul et al. 2016).
+    ``measure_steps``: control steps of the teacher's play that give the range of its values to a sampler that asks.
+    """
 
     capacity: int = Field(500_000, ge=1)
     size: str = "8GB"
     sampler: str = "uniform"
     options: dict[str, Any] = Field(default_factory=dict)
     beta: float = Field(0.5, ge=0, le=1)
+    beta_end: float = Field(1.0, ge=0, le=1)
+    measure_steps: int = Field(50_000, ge=1)
 
 
 class LearnerSettings(Settings):

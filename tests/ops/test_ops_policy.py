@@ -59,6 +59,27 @@ def test_three_losses_on_one_example() -> None:  # SPEC 2.8 item 4
     close(ops.distill_mse(q, logits), 2.5062)
 
 
+def test_other_divergences_on_the_same_example() -> None:  # computed apart, with NumPy and finite differences
+    q, logits = t(*Q), leaf(0.5, -0.2, 0.1)
+    loss = ops.distill_reverse_kl(q, logits, 0.01)
+    close(loss, 0.4303270119764814)
+    close(grad(loss, logits), 0.0941337419, -0.3428401192, 0.2487063771)
+    loss = ops.distill_js(q, logits, 0.01)
+    close(loss, 0.10423327315224717)
+    close(grad(loss, logits), 0.0373716705, -0.0887200960, 0.0513484256)
+    close(ops.distill_huber(q, logits), 1.23105)  # errors 0.5, 1.21, 0.89: 0.125 + 0.71 + 0.39605
+    close(ops.distill_huber(t(3, 0.4, -2), logits), 3.78)
+
+
+def test_js_is_symmetric_bounded_and_never_explodes() -> None:
+    q, x = t(0, 1, 2), t(2, 0.5, -1)
+    close(ops.distill_js(q, x, 1.0), ops.distill_js(x, q, 1.0).item())
+    far = leaf(0, 1e6, 0)
+    loss = ops.distill_js(t(1e6, 0, 0), far, 0.01)
+    close(loss, math.log(2))
+    assert grad(loss, far).isfinite().all()
+
+
 def test_actor_mimic_cross_entropy() -> None:  # SPEC 3.11 items 1, 2
     q, logits = t(1, 3, 0, 2), leaf(2, 1, 0, -1)
     close(ops.soft_targets(q, 1.0, MASK), 0.2447284711, 0, 0.0900305732, 0.6652409558)
@@ -108,8 +129,7 @@ def test_kl_gradient_is_student_minus_target() -> None:  # SPEC 2.8 item 2, 3.11
 
 def test_teacher_receives_no_gradient() -> None:
     q, x = leaf(*Q), leaf(0, 1, 2)
-    total = ops.distill_kl(q, x, 0.1) + ops.cross_entropy(q, x, 0.1) + ops.distill_mse(q, x) + ops.distill_nll(q, x)
-    total.backward()
+    sum(loss(q, x, None) for loss in LOSSES.values()).backward()
     assert q.grad is None
 
 
@@ -118,6 +138,9 @@ LOSSES = {
     "ce": lambda q, x, valid: ops.cross_entropy(q, x, 0.5, valid),
     "nll": ops.distill_nll,
     "mse": ops.distill_mse,
+    "reverse_kl": lambda q, x, valid: ops.distill_reverse_kl(q, x, 0.5, valid),
+    "js": lambda q, x, valid: ops.distill_js(q, x, 0.5, valid),
+    "huber": ops.distill_huber,
 }
 OF_LOGITS = {
     "policy": ops.policy,

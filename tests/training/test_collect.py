@@ -12,10 +12,12 @@ from torch import nn
 from polydistill import build, nets
 from polydistill.envs.base import Step, VecEnv
 from polydistill.envs.catch import DROPS, FALL, CatchVec, catch_task, optimal_q
+from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
 from polydistill.nets.q_network import QNetwork
 from polydistill.nets.student import Student
 from polydistill.nets.task_torsos import TaskTorsos
+from polydistill.ops.policy import priority_l1
 from polydistill.replay.memory import Memory, make_memory
 from polydistill.replay.stacks import Stacks
 from polydistill.rng import seeded_init
@@ -23,6 +25,8 @@ from polydistill.tasks import Suite, Task
 from polydistill.teachers.base import Teacher
 from polydistill.training.behaviour import Behaviour
 from polydistill.training.collect import Actor, ask_both
+from polydistill.training.measure import value_range
+from polydistill.training.run import histogram
 from tests.distilling import NAMES, exact_teacher, fitted_net, fitted_teacher, parts_of, rng, small, states
 
 SUITE = Suite(tuple(catch_task(n) for n in NAMES))
@@ -271,3 +275,45 @@ def test_fitted_teachers_know_the_game() -> None:
         q = optimal_q(states(name), name=name)
         chosen = fitted_teacher(name)(torch.from_numpy(states(name))).values.argmax(-1).numpy()
         assert (q[np.arange(len(q)), chosen] > q.max(1) - 0.15).mean() > 0.9
+
+
+def test_the_newest_values_are_kept_for_the_histogram() -> None:
+    parts = parts_of(small(), [exact_teacher(n) for n in NAMES])
+    actor = build.actors(parts)[0]
+    assert len(actor.recent_values) == 0
+    for _ in range(25):
+        actor.step()
+    assert len(actor.recent_values) == 100
+    kept = actor.memory.gather(actor.memory.sampler.filled()).value
+    np.testing.assert_array_equal(np.sort(actor.recent_values), np.sort(kept))
+    assert sum(histogram(actor.recent_values)["counts"]) == 100
+
+
+def test_a_teachers_values_are_measured_by_playing_it() -> None:
+    task = catch_task("catch")
+    low, high = value_range(exact_teacher("catch"), CatchVec(task, 4), 800, np.random.default_rng(0), 3)
+    best = optimal_q(states("catch"), name="catch").max(1)
+    assert best.min() <= low < high <= best.max()
+    assert high == best.max()  # the paddle under the ball
+    assert low > best.min()  # the teacher does not meet the states that random play loses
+
+
+def test_a_state_may_enter_the_memory_with_its_exact_priority() -> None:
+    parts = parts_of(small(), [exact_teacher(n) for n in NAMES])
+    made = build.actors(parts)[0]
+    given: list[np.ndarray | None] = []
+    for temperature in (None, 0.25):
+        env = make_env(parts.suite.tasks[0], 4)
+        actor = Actor(
+            0, env, parts.teachers[0], parts.student, made.memory, made.behaviour, rng("x"), 1, CPU, temperature
+        )
+        put = made.memory.append
+        made.memory.append = lambda *x, put=put: given.append(x[4]) or put(*x)  # type: ignore[method-assign]
+        actor.step()
+        made.memory.append = put  # type: ignore[method-assign]
+        obs = torch.from_numpy(env.reset(1))
+    assert given[0] is None
+    own = list(parts.suite.actions[0])
+    with torch.no_grad():
+        expected = priority_l1(parts.teachers[0](obs).values, parts.student.act(obs, 0)[:, own], 0.25)
+    np.testing.assert_allclose(given[1], expected.numpy(), rtol=1e-6)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from dataclasses import replace
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from polydistill import build
-from polydistill.algorithms.policy_distillation import Loss
+from polydistill.algorithms.policy_distillation import LOSSES, Loss
 from polydistill.ops.policy import agreement
 from polydistill.training.collect import Actor
 from polydistill.training.distil import Rectangle, Schedule, distil
@@ -31,7 +32,7 @@ class CountingActor:
 
 class CountingLearner:
     def __init__(self, actor: CountingActor):
-        self.actor, self.at = actor, []
+        self.actor, self.at, self.updates = actor, [], 0
 
     def step(self, batch: object) -> Loss:
         self.at.append(self.actor.control_steps)
@@ -39,8 +40,8 @@ class CountingLearner:
 
 
 class NoRectangle:
-    def draw(self, rng: object) -> None:
-        return None
+    def draw(self, rng: object, tasks: object = None, updates: int = 0) -> object:
+        return tasks
 
     def prioritise(self, loss: Loss) -> None:
         return None
@@ -139,6 +140,127 @@ def test_a_student_learns_two_games_at_once(student: str, loss: str) -> None:
     assert np.mean(last) > np.mean(first) + 0.08
 
 
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"kl", "nll", "mse"}))
+def test_the_other_divergences_learn_too(loss: str) -> None:
+    parts = parts_of(
+        small(
+            objective={"loss": loss, "temperature": 0.4},
+            behaviour={"epsilon_end": 0.3},
+            learner={"batch_size": 32, "learning_rate": 5e-3},
+        )
+    )
+    first = agreements(parts)
+    learner, actors = begin(parts)
+    losses = [float(x.per_example.detach().mean()) for x in islice(loop_of(parts, learner, actors), 400)]
+    assert np.mean(losses[-25:]) < 0.6 * np.mean(losses[:10])
+    assert np.mean(agreements(parts)) > np.mean(first) + 0.08
+
+
+class Script:
+    """Actors whose episodes have given lengths, a learner that notes the order of things: ('play' | 'learn', task)."""
+
+    def __init__(self, lengths: list[int]):
+        self.log: list[tuple[str, int]] = []
+        self.updates = 0
+        self.actors = [ScriptedActor(self, g, n) for g, n in enumerate(lengths)]
+
+    def draw(self, rng: object, tasks: list[int] | None = None, updates: int = 0) -> int:
+        assert tasks is not None
+        (task,) = tasks
+        return task
+
+    def step(self, batch: int) -> Loss:
+        self.log.append(("learn", batch))
+        return Loss(torch.zeros(1, 1), tasks=[batch])
+
+    def prioritise(self, loss: Loss) -> None:
+        return None
+
+    def run(self, schedule: Schedule, updates: int) -> list[tuple[str, int]]:
+        self_: Any = self
+        loop = distil(self_.actors, self_, self_, schedule, np.random.default_rng(0))
+        assert sum(1 for _ in islice(loop, updates)) == updates
+        return self.log
+
+
+class ScriptedActor(CountingActor):
+    def __init__(self, script: Script, task: int, length: int):
+        super().__init__(1)
+        self.script, self.task, self.length, self.episodes = script, task, length, 0
+
+    def step(self) -> None:
+        super().step()
+        self.script.log.append(("play", self.task))
+        self.episodes = self.control_steps // self.length
+
+
+def test_teachers_take_turns_and_each_update_sees_one_random_memory() -> None:
+    """Rusu, App. A: an hour of one game, 10,000 updates; then an hour of the next."""
+    log = Script([7, 7, 7]).run(Schedule(warmup=1, collect=50, updates=100, games="random"), 300)
+    assert [g for what, g in log[3:] if what == "play"] == [0] * 50 + [1] * 50 + [2] * 50
+    assert log[3:].index(("learn", log[3 + 50][1])) == 50
+    rounds = [log[3 + 150 * k + 50 : 3 + 150 * (k + 1)] for k in range(3)]
+    for learnt in rounds:
+        counts = np.bincount([g for what, g in learnt if what == "learn"], minlength=3)
+        assert counts.sum() == 100
+        assert counts.min() > 15  # a third each, give or take
+
+
+def test_games_switch_with_every_episode() -> None:
+    """Rusu, section 3.3: the stores are learnt from one after the other, another one every episode."""
+    log = Script([6, 2, 4]).run(Schedule(warmup=1, collect=2, updates=1, games="round_robin_episode"), 9)[3:]
+    played = [g for what, g in log if what == "play"]
+    assert (
+        played[:17] == [0] * 5 + [1] * 1 + [2] * 3 + [0] * 6 + [1] * 2
+    )  # the warm-up's step was of the first episodes
+    for before, after in pairwise(log):
+        if after[0] == "learn":
+            assert after[1] == before[1]  # from the memory of the game that plays
+
+
+def learned(student: str, tasks: list[int]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Weights before and after three updates on ``tasks`` of two, by the paper's RMSProp."""
+    parts = parts_of(small(student, learner={"optimizer": "rmsprop"}))
+    learner, actors = begin(parts)
+    for actor in actors:
+        for _ in range(20):
+            actor.step()
+    rectangle, before, draws = build.rectangle(parts, actors), copies(parts.student), np.random.default_rng(0)
+    for _ in range(3):
+        loss = learner.step(rectangle.draw(draws, tasks))
+        assert loss.per_example.shape == (len(tasks), 16)
+        rectangle.prioritise(loss)
+    return before, copies(parts.student)
+
+
+@pytest.mark.parametrize("game", [0, 1])
+def test_an_update_on_one_game_leaves_the_other_controller_as_it_is(game: int) -> None:
+    """SPEC 2.8.10: bit for bit, while the trunk moves."""
+    before, after = learned("controllers", [game])
+    for name, weights in after.items():
+        own = not name.startswith(f"controllers.{1 - game}.")
+        assert torch.equal(before[name], weights) != own, name
+
+
+def test_one_game_of_the_rectangle_is_that_row_of_all() -> None:
+    """The same draw, the same numbers: one game's minibatch is the joint one's row."""
+    parts = parts_of(small("controllers"))
+    learner, actors = begin(parts)
+    for actor in actors:
+        for _ in range(20):
+            actor.step()
+    rectangle = build.rectangle(parts, actors)
+    alone = rectangle.draw(np.random.default_rng(5), [1])
+    teacher, obs = alone.targets.values.clone(), alone.obs[0].clone()
+    loss = learner.objective(parts.student(alone.obs, [1]), alone.targets).per_example[0]
+    both = rectangle.draw(np.random.default_rng(5), [0, 1])
+    assert [tuple(x.shape) for x in (alone.targets.valid, both.targets.valid)] == [(1, 1, 3), (2, 1, 3)]
+    full = learner.objective(
+        parts.student([both.obs[0], obs]), replace(both.targets, values=torch.cat([both.targets.values[:1], teacher]))
+    )
+    torch.testing.assert_close(full.per_example[1], loss)
+
+
 def losses_of(seed: int, student: str = "task_torsos") -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
     parts = parts_of(small(student, seed=seed))
     learner, actors = begin(parts)
@@ -168,11 +290,11 @@ def test_the_rectangle_is_what_the_teachers_said() -> None:
         for _ in range(30):
             actor.step()
     batch = drawn(actors, build.rectangle(parts, actors))
-    assert batch.teacher.shape == (2, 16, len(parts.suite.axis))
+    assert batch.targets.values.shape == (2, 16, len(parts.suite.axis))
     assert torch.equal(batch.weights, torch.ones(2, 16))  # uniform draws need no correction
     for g, obs in enumerate(batch.obs):
         own = list(parts.suite.actions[g])
-        torch.testing.assert_close(batch.teacher[g][:, own], teachers[g](obs).values, rtol=0, atol=0)
+        torch.testing.assert_close(batch.targets.values[g][:, own], teachers[g](obs).values, rtol=0, atol=0)
         assert obs.dtype == torch.uint8
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polydistill import build
-from polydistill.algorithms.policy_distillation import Loss, policy_distillation
+from polydistill.algorithms.policy_distillation import LOSSES, Loss, Targets, policy_distillation
 from polydistill.nets.student import PolicyOutput
 from polydistill.ops.policy import soft_targets
 from polydistill.training.learner import Learner, Minibatch, NotFiniteError
@@ -24,22 +24,24 @@ class Table(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
 
-    def forward(self, obs: object) -> PolicyOutput:
+    def forward(self, obs: object, tasks: object = None) -> PolicyOutput:
         return PolicyOutput(self.logits, self.logits)
 
 
 def learner_of(student: nn.Module, objective: object = None, lr: float = 1.0, **settings: object) -> Learner:
     optimizer = torch.optim.SGD([p for p in student.parameters() if p.requires_grad], lr=lr)
-    valid = torch.ones(1, 1, 3, dtype=torch.bool)
-    chosen = objective or policy_distillation("kl", 0.01)
-    return Learner(student, chosen, optimizer, valid, lambda updates: lr, **settings)
+    return Learner(student, objective or policy_distillation("kl"), optimizer, lambda updates: lr, **settings)
 
 
-def batch_of(teacher: Tensor, weights: Tensor | None = None) -> Minibatch:
-    return Minibatch([], teacher, torch.ones(teacher.shape[:2]) if weights is None else weights)
+def targets_of(teacher: Tensor, tau: float = 0.01) -> Targets:
+    return Targets(teacher, torch.ones(len(teacher), 1, teacher.shape[-1], dtype=torch.bool), tau)
 
 
-@pytest.mark.parametrize("kind", ["kl", "nll", "mse"])
+def batch_of(teacher: Tensor, weights: Tensor | None = None, tau: float = 0.01) -> Minibatch:
+    return Minibatch([], targets_of(teacher, tau), torch.ones(teacher.shape[:2]) if weights is None else weights)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
 def test_weights_are_applied_once_to_every_loss(kind: str) -> None:
     teacher = torch.tensor([[[1.00, 1.01, 0.99], [0.2, 0.1, 0.4]]], dtype=torch.float64)
     weights = torch.tensor([[0.25, 1.0]], dtype=torch.float64)
@@ -47,8 +49,8 @@ def test_weights_are_applied_once_to_every_loss(kind: str) -> None:
     table.logits.data[:] = torch.tensor([0.5, -0.2, 0.1])
     before = table.logits.detach().clone()
     alone = before.clone().requires_grad_()
-    objective = policy_distillation(kind, 0.01)
-    loss = objective(PolicyOutput(alone, alone), teacher, torch.ones(1, 1, 3, dtype=torch.bool))
+    objective = policy_distillation(kind)
+    loss = objective(PolicyOutput(alone, alone), targets_of(teacher))
     (first,) = torch.autograd.grad(loss.per_example[0, 0], alone, retain_graph=True)
     (second,) = torch.autograd.grad(loss.per_example[0, 1], alone)
     learner_of(table, objective).step(batch_of(teacher, weights))
@@ -67,9 +69,9 @@ def test_the_yielded_loss_is_unweighted() -> None:
 def test_a_tabular_student_becomes_the_tempered_teacher(tau: float) -> None:
     q = torch.from_numpy(rng("table").normal(size=(1, 40, 3)) * tau * 3)
     table = Table(1, 40, 3)
-    learner = learner_of(table, policy_distillation("kl", tau), lr=40.0)
+    learner = learner_of(table, policy_distillation("kl"), lr=40.0)
     for _ in range(1500):
-        loss = learner.step(batch_of(q))
+        loss = learner.step(batch_of(q, tau=tau))
     torch.testing.assert_close(torch.softmax(table.logits, -1), soft_targets(q, tau), atol=2e-3, rtol=0)
     assert loss.metrics["agreement"].item() == 1.0
     assert learner.updates == 1500
@@ -135,7 +137,7 @@ def test_only_the_student_learns(student: str, loss: str) -> None:
         teacher = torch.zeros(2, 8, len(parts.suite.axis))
         for g, values in enumerate(own):
             teacher[g][:, list(parts.suite.actions[g])] = values
-        learner.step(Minibatch(obs, teacher, torch.ones(2, 8)))
+        learner.step(Minibatch(obs, targets_of(teacher), torch.ones(2, 8)))
     assert learner.updates == 3
     assert learner.skipped == 0
     after = parts.student.state_dict()
@@ -155,7 +157,7 @@ def test_torsos_learn_when_asked_to_and_the_teacher_keeps_its_own() -> None:
     old = [copies(t.net) for t in parts.teachers]
     before = copies(parts.student)
     obs = [torch.from_numpy(states(n)[:8]) for n in NAMES]
-    build.learner(parts).step(Minibatch(obs, torch.rand(2, 8, len(parts.suite.axis)), torch.ones(2, 8)))
+    build.learner(parts).step(Minibatch(obs, targets_of(torch.rand(2, 8, len(parts.suite.axis))), torch.ones(2, 8)))
     assert all(not torch.equal(before[k], v) for k, v in parts.student.state_dict().items())
     for teacher, weights in zip(parts.teachers, old, strict=True):
         assert all(torch.equal(weights[k], v) for k, v in teacher.net.state_dict().items())
@@ -174,5 +176,7 @@ def test_a_teacher_of_logits_is_met_at_temperature_one() -> None:
     parts = parts_of(small(), teachers)
     values = torch.rand(2, 4, len(parts.suite.axis))
     valid = torch.tensor(parts.suite.valid)[:, None]
-    loss: Loss = build.learner(parts).objective(PolicyOutput(values, values), values, valid)
+    loss: Loss = build.learner(parts).objective(
+        PolicyOutput(values, values), Targets(values, valid, build.temperatures(parts))
+    )
     torch.testing.assert_close(loss.per_example, torch.zeros(2, 4), atol=1e-6, rtol=0)

@@ -5,13 +5,28 @@ Yin & Pan (2017) use the same KL objective with their own network and sampler; n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from polydistill.nets.student import PolicyOutput
 from polydistill.ops import policy
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the teachers said about a rectangle of ``G`` tasks x ``B`` samples.
+
+    Attributes:
+        values: float32 ``[G, B, A]`` on the action axis: Q-values, or a policy's logits.
+        valid: bool ``[G, 1, A]``, the actions each task has.
+        temperature: tau, ``[G, 1, 1]`` or one number; it divides ``values``. 1 for teachers with policy logits.
+    """
+
+    values: Tensor
+    valid: Tensor
+    temperature: Tensor | float = 0.01
 
 
 @dataclass(frozen=True)
@@ -22,44 +37,53 @@ class Loss:
         per_example: ``[G, B]``, neither weighted nor reduced.
         priority: ``[G, B]`` for the samplers, or None.
         metrics: Detached ``[G]`` per-task means.
+        tasks: Rows of the suite that the rectangle holds; None: all of them.
     """
 
     per_example: Tensor
     priority: Tensor | None = None
     metrics: dict[str, Tensor] = field(default_factory=dict)
+    tasks: Sequence[int] | None = None
 
 
-#: An objective: student's output, teacher's values float32 ``[G, B, A]``, valid ``[G, 1, A]``.
-Objective = Callable[[PolicyOutput, Tensor, Tensor], Loss]
+Objective = Callable[[PolicyOutput, Targets], Loss]
 
-LOSSES = ("kl", "nll", "mse")
+#: student's logits, targets -> [G, B]
+_LOSSES: dict[str, Callable[[Tensor, Targets], Tensor]] = {
+    "kl": lambda x, t: policy.distill_kl(t.values, x, t.temperature, t.valid),
+    "nll": lambda x, t: policy.distill_nll(t.values, x, t.valid),
+    "mse": lambda x, t: policy.distill_mse(t.values, x, t.valid),
+    "reverse_kl": lambda x, t: policy.distill_reverse_kl(t.values, x, t.temperature, t.valid),
+    "js": lambda x, t: policy.distill_js(t.values, x, t.temperature, t.valid),
+    "huber": lambda x, t: policy.distill_huber(t.values, x, t.valid),
+}
+
+LOSSES = tuple(_LOSSES)
+
+#: Losses that fit the student's outputs to Q-values, which a teacher with policy logits does not have.
+REGRESSIONS = ("mse", "huber")
 
 
-def policy_distillation(loss: str = "kl", temperature: Tensor | float = 0.01) -> Objective:
-    """The objective of one of the paper's three losses.
+def policy_distillation(loss: str = "kl") -> Objective:
+    """An objective by name.
 
     Args:
-        loss: ``kl`` = KL(softmax(q_T / tau) || softmax(q_S)), ``nll`` = -log pi_S(argmax q_T),
-            ``mse`` = ||q_T - q_S||^2.
-        temperature: tau, applied to the teacher only; a tensor ``[G, 1, 1]`` gives each task its own.
+        loss: The paper's three: ``kl`` = KL(softmax(q_T / tau) || softmax(q_S)), ``nll`` = -log pi_S(argmax q_T),
+            ``mse`` = ||q_T - q_S||^2. And known from elsewhere: ``reverse_kl``, ``js`` (Jensen-Shannon), ``huber``.
 
     Raises:
         ValueError: unknown loss.
     """
-    if loss not in LOSSES:
+    if loss not in _LOSSES:
         raise ValueError(f"unknown loss {loss!r}; choose one of {', '.join(LOSSES)}")
+    chosen = _LOSSES[loss]
 
-    def objective(student: PolicyOutput, teacher: Tensor, valid: Tensor) -> Loss:
+    def objective(student: PolicyOutput, targets: Targets) -> Loss:
         logits = student.logits
-        kl = policy.distill_kl(teacher, logits, temperature, valid)
-        if loss == "kl":
-            per_example = kl
-        elif loss == "nll":
-            per_example = policy.distill_nll(teacher, logits, valid)
-        else:
-            per_example = policy.distill_mse(teacher, logits, valid)
-        priority = policy.priority_l1(teacher, logits, temperature, valid)
-        agreement = policy.agreement(teacher, logits, valid).float().mean(-1)
-        return Loss(per_example, priority, {"kl": kl.detach().mean(-1), "agreement": agreement})
+        per_example = chosen(logits, targets)
+        said = (targets.values, logits, targets.temperature, targets.valid)
+        kl = per_example if loss == "kl" else policy.distill_kl(*said)
+        agreement = policy.agreement(targets.values, logits, targets.valid).float().mean(-1)
+        return Loss(per_example, policy.priority_l1(*said), {"kl": kl.detach().mean(-1), "agreement": agreement})
 
     return objective

@@ -50,10 +50,13 @@ class Student(nn.Module):
         """One task's last hidden activations, ``[B, *obs_shape]`` -> float32 ``[B, D]``."""
         raise NotImplementedError
 
-    def forward(self, obs: Sequence[Tensor]) -> PolicyOutput:
-        """All tasks at once: ``G`` tensors ``[B, *obs_shape]``."""
-        features = self.features(obs)
-        return PolicyOutput(self.logits(features, range(len(self.suite))), features)
+    def forward(self, obs: Sequence[Tensor], tasks: Sequence[int] | None = None) -> PolicyOutput:
+        """``tasks`` (None: all at once) of the suite: as many tensors ``[B, *obs_shape]``."""
+        if tasks is None:
+            features, tasks = self.features(obs), range(len(self.suite))
+        else:
+            features = torch.stack([self.hidden(o, g) for o, g in zip(obs, tasks, strict=True)])
+        return PolicyOutput(self.logits(features, tasks), features)
 
     def act(self, obs: Tensor, task: int) -> Tensor:
         """One task: ``[B, *obs_shape]`` -> logits float32 ``[B, A]``."""

@@ -11,15 +11,21 @@ probability 0 are 0. Losses return [...], one number per example, neither weight
 receives a gradient.
 """
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = [
     "agreement",
     "cross_entropy",
+    "distill_huber",
+    "distill_js",
     "distill_kl",
     "distill_mse",
     "distill_nll",
+    "distill_reverse_kl",
     "entropy",
     "epsilon_greedy",
     "greedy",
@@ -95,6 +101,43 @@ def distill_mse(q_teacher: Tensor, logits: Tensor, valid: Tensor | None = None) 
     if valid is not None:
         error = torch.where(valid.expand(error.shape), error, 0.0)
     return error.square().sum(-1)
+
+
+def distill_reverse_kl(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, valid: Tensor | None = None) -> Tensor:
+    """KL(softmax(logits) || softmax(q_teacher / tau)) [...]: student first, so it seeks one mode instead of covering all.
+
+    Zero at the same logits as `distill_kl`. With s = softmax(logits) and t the teacher's policy the gradient is
+    s * (log s - log t - KL). Not in the papers; common in policy optimisation (e.g. Gu et al. 2024, MiniLLM).
+    """
+    _same_shape(q_teacher, logits)
+    log_target = log_policy(_tempered(q_teacher.detach(), tau, valid), valid)
+    log_student = log_policy(logits, valid)
+    return (log_student.exp() * (log_student - log_target)).sum(-1)
+
+
+def distill_js(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, valid: Tensor | None = None) -> Tensor:
+    """Jensen-Shannon divergence of softmax(q_teacher / tau) and softmax(logits) [...], in [0, ln 2] (Lin 1991).
+
+    The mean of the KL divergences from both to their even mixture. Its gradient is bounded whatever the teacher says.
+    """
+    _same_shape(q_teacher, logits)
+    log_target = log_policy(_tempered(q_teacher.detach(), tau, valid), valid)
+    log_student = log_policy(logits, valid)
+    log_mixture = torch.logaddexp(log_target, log_student) - math.log(2)
+    to_target = (log_target.exp() * (log_target - log_mixture)).sum(-1)
+    to_student = (log_student.exp() * (log_student - log_mixture)).sum(-1)
+    return 0.5 * (to_target + to_student)
+
+
+def distill_huber(q_teacher: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:
+    """sum_a huber(q_teacher - logits, 1) over the valid actions [...] (Huber 1964): half the square up to an error of 1,
+    linear beyond. Like `distill_mse` it keeps Q-values, and no single outlier dominates.
+    """
+    _same_shape(q_teacher, logits)
+    error = q_teacher.detach() - logits
+    if valid is not None:
+        error = torch.where(valid.expand(error.shape), error, 0.0)
+    return functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=1.0).sum(-1)
 
 
 def priority_l1(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, valid: Tensor | None = None) -> Tensor:

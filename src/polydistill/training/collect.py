@@ -13,12 +13,15 @@ from torch import Tensor
 from polydistill.envs.base import VecEnv
 from polydistill.nets.student import Student
 from polydistill.nets.task_torsos import TaskTorsos
+from polydistill.ops.policy import priority_l1
 from polydistill.replay.memory import Memory
 from polydistill.teachers.base import Teacher
 from polydistill.training.behaviour import Behaviour
 
 #: ``[N, *obs_shape]`` -> (teacher's outputs ``[N, n]``, student's logits ``[N, n]``), both in the task's own actions.
 Ask = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+RECENT = 20_000  # states whose values are kept for the histograms
 
 
 def ask_both(teacher: Teacher, student: Student, task: int) -> Ask:
@@ -52,6 +55,8 @@ class Actor:
         rng: The behaviour's stream.
         seed: Seed of the environment's first episodes.
         device: Where the networks are.
+        temperature: Of the priority a state enters the memory with; None leaves first priorities to the sampler, and so
+            does a teacher that plays alone, for then the student is not asked.
     """
 
     def __init__(
@@ -65,16 +70,19 @@ class Actor:
         rng: np.random.Generator,
         seed: int,
         device: torch.device,
+        temperature: float | None = None,
     ):
         self.task, self.env, self.memory, self.behaviour = task, env, memory, behaviour
-        self.rng, self.device = rng, device
-        self.control_steps = 0
+        self.rng, self.device, self._temperature = rng, device, temperature
+        self.control_steps = self.episodes = 0
         self._ask = ask_both(teacher, student, task)
         self._teacher = teacher
         self._obs = env.reset(seed)
         self._start = np.ones(env.num_envs, dtype=bool)
         self._returns = np.zeros(env.num_envs)
         self._finished: deque[float] = deque(maxlen=100)
+        self._values = np.zeros(RECENT, np.float32)  # a ring
+        self._seen = 0
 
     def step(self) -> None:
         """One control step in each copy."""
@@ -82,16 +90,33 @@ class Actor:
         if self.behaviour.needs_student:
             values, logits = (x.cpu().numpy() for x in self._ask(obs))
             best, chosen = values.argmax(1), logits.argmax(1)
+            priority = self._priority(values, logits)
         else:
             values = self._teacher(obs).values.cpu().numpy()
             best = chosen = values.argmax(1)
-        self.memory.append(self._obs, values, start=self._start)
+            priority = None
+        value = values.max(1)
+        self._values[(self._seen + np.arange(len(value))) % RECENT] = value
+        self._seen += len(value)
+        self.memory.append(self._obs, values, value, self._start, priority)
         step = self.env.step(self.behaviour.choose(best, chosen, values.shape[1], self.control_steps, self.rng))
         self._obs, self._start = step.obs, step.ended
         self._returns += step.reward
+        self.episodes += int(step.ended.sum())
         self._finished.extend(self._returns[step.ended].tolist())
         self._returns[step.ended] = 0
         self.control_steps += self.env.num_envs
+
+    def _priority(self, values: np.ndarray, logits: np.ndarray) -> np.ndarray | None:
+        """Yin & Pan's |delta| (2017, eq. 5) of states just met, where the sampler wants it."""
+        if self._temperature is None:
+            return None
+        return priority_l1(torch.from_numpy(values), torch.from_numpy(logits), self._temperature).numpy()
+
+    @property
+    def recent_values(self) -> np.ndarray:
+        """``max_a Q_teacher(s, a)`` of the newest states (20,000 at most), float32."""
+        return self._values[: min(self._seen, RECENT)]
 
     @property
     def mean_return(self) -> float | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from polydistill.algorithms.policy_distillation import Loss
+from polydistill.algorithms.policy_distillation import Loss, Targets
 from polydistill.ops.weights import importance_weights
 from polydistill.settings import Settings
 from polydistill.training.collect import Actor
@@ -21,51 +23,74 @@ class Schedule(Settings):
     Attributes:
         warmup: Control steps of each task before the first update.
         collect: Control steps of each task in one round ...
-        updates: ... and joint updates after it (Yin & Pan: 4 and 1; Rusu: 54,000 and 10,000).
-        total_updates: Joint updates of the whole run.
+        updates: ... and updates after it (Yin & Pan: 4 and 1; Rusu: 54,000 and 10,000).
+        games: What one update sees. ``joint``: all tasks, which play in lock-step. ``random`` (Rusu, App. A): the tasks
+            take turns adding ``collect`` control steps, and each update draws from one memory chosen at random.
+            ``round_robin_episode`` (Rusu, section 3.3): a task plays, and updates draw from its memory, until one of its
+            episodes ends; then the next.
+        total_updates: Updates of the whole run.
     """
 
     warmup: int = Field(10_000, ge=1)
     collect: int = Field(4, ge=1)
     updates: int = Field(1, ge=1)
+    games: Literal["joint", "random", "round_robin_episode"] = "joint"
     total_updates: int = Field(1_000_000, ge=1)
 
 
 class Rectangle:
-    """Draws ``B`` samples of every task into buffers that are used again and again.
+    """Draws ``B`` samples of every task, or of some, into buffers that are used again and again.
 
     Args:
-        beta: Exponent of the importance weights.
+        valid: bool ``[G, 1, A]``, the actions each task has.
+        temperature: ``[G, 1, 1]``, see :class:`~polydistill.algorithms.policy_distillation.Targets`.
+        beta: Updates done so far -> exponent of the importance weights.
     """
 
-    def __init__(self, actors: Sequence[Actor], batch: int, axis: int, beta: float, device: torch.device):
+    def __init__(
+        self,
+        actors: Sequence[Actor],
+        batch: int,
+        valid: Tensor,
+        temperature: Tensor,
+        beta: Callable[[int], float],
+        device: torch.device,
+    ):
         self.actors, self.batch, self.beta, self.device = actors, batch, beta, device
+        self.valid, self.temperature = valid.to(device), temperature.to(device)
         pin = device.type == "cuda"
         tasks = [a.env.task for a in actors]
         self._obs = [torch.zeros(batch, *t.obs_shape, dtype=getattr(torch, t.obs_dtype), pin_memory=pin) for t in tasks]
-        self._teacher = torch.zeros(len(actors), batch, axis, pin_memory=pin)
+        self._teacher = torch.zeros(len(actors), batch, valid.shape[-1], pin_memory=pin)
         self._weights = torch.ones(len(actors), batch, pin_memory=pin)
-        self._slots: list[np.ndarray] = []
+        self._drawn: list[tuple[int, np.ndarray]] = []
 
-    def draw(self, rng: np.random.Generator) -> Minibatch:
-        """One minibatch; valid until the next call."""
-        self._slots = []
-        for g, actor in enumerate(self.actors):
-            draw, batch = actor.memory.sample(rng, self.batch, out=self._obs[g].numpy())
+    def draw(self, rng: np.random.Generator, tasks: Sequence[int] | None = None, updates: int = 0) -> Minibatch:
+        """The minibatch of ``tasks`` (None: all) for the update after ``updates``; valid until the next call."""
+        self._drawn, beta = [], self.beta(updates)
+        rows = range(len(self.actors)) if tasks is None else tasks
+        for g in rows:
+            memory = self.actors[g].memory
+            draw, batch = memory.sample(rng, self.batch, out=self._obs[g].numpy())
             self._teacher[g] = torch.from_numpy(batch.teacher)
-            self._weights[g] = torch.from_numpy(importance_weights(draw.prob, len(actor.memory), self.beta))
-            self._slots.append(draw.slots)
-        move = [x.to(self.device, non_blocking=True) for x in (*self._obs, self._teacher, self._weights)]
-        return Minibatch(move[:-2], move[-2], move[-1])
+            self._weights[g] = torch.from_numpy(importance_weights(draw.prob, len(memory), beta))
+            self._drawn.append((g, draw.slots))
+        of = slice(None) if tasks is None else list(tasks)
+        move = [self._obs[g] for g in rows] + [self._teacher[of], self._weights[of]]
+        *obs, values, weights = [x.to(self.device, non_blocking=True) for x in move]
+        return Minibatch(obs, Targets(values, self.valid[of], self.temperature[of]), weights, tasks)
 
     def prioritise(self, loss: Loss) -> None:
         """Send the priorities of the last draw home."""
         if loss.priority is None:
             return
-        priority = loss.priority.cpu().numpy()
-        for actor, slots, row in zip(self.actors, self._slots, priority, strict=True):
+        for (g, slots), row in zip(self._drawn, loss.priority.cpu().numpy(), strict=True):
             good = np.isfinite(row)  # the learner skips and counts what is not
-            actor.memory.update(slots[good], row[good])
+            self.actors[g].memory.update(slots[good], row[good])
+
+
+#: Which tasks the next update draws from; None: all.
+Choose = Callable[[np.random.Generator], Sequence[int] | None]
 
 
 def distil(
@@ -76,27 +101,60 @@ def distil(
     rng: np.random.Generator,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Loss]:
-    """Endless: yields the loss of every update. ``stopping`` ends it between two control steps.
-
-    Tasks play in lock-step, one control step of every copy at a time, so that all memories stay equally old.
-    """
+    """Endless: yields the loss of every update. ``stopping`` ends it between two control steps."""
     copies = max(a.env.num_envs for a in actors)
-    rounds = max(1, schedule.collect // copies)
     owed = 0  # control steps played and not yet learnt from, times schedule.updates
     for _ in range(-(-schedule.warmup // copies)):
         if stopping():
             return
         for actor in actors:
             actor.step()
+    rounds = {"joint": _in_step, "random": _in_turn, "round_robin_episode": _by_episode}[schedule.games]
+    for played, choose in rounds(actors, schedule.collect, stopping):
+        owed += played * schedule.updates
+        while owed >= schedule.collect:
+            owed -= schedule.collect
+            loss = learner.step(rectangle.draw(rng, choose(rng), learner.updates))
+            rectangle.prioritise(loss)
+            yield loss
+
+
+def _in_step(actors: Sequence[Actor], collect: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, Choose]]:
+    """All tasks, one control step of every copy at a time: all memories stay equally old."""
+    copies = max(a.env.num_envs for a in actors)
+    rounds = max(1, collect // copies)
     while True:
         for _ in range(rounds):
             if stopping():
                 return
             for actor in actors:
                 actor.step()
-        owed += rounds * copies * schedule.updates
-        while owed >= schedule.collect:
-            owed -= schedule.collect
-            loss = learner.step(rectangle.draw(rng))
-            rectangle.prioritise(loss)
-            yield loss
+        yield rounds * copies, lambda rng: None
+
+
+def _in_turn(actors: Sequence[Actor], collect: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, Choose]]:
+    """The task that has played least plays a round; updates draw from a random task."""
+    while True:
+        actor = min(actors, key=lambda a: a.control_steps)
+        rounds = max(1, collect // actor.env.num_envs)
+        for _ in range(rounds):
+            if stopping():
+                return
+            actor.step()
+        yield rounds * actor.env.num_envs, lambda rng: [int(rng.integers(len(actors)))]
+
+
+def _by_episode(actors: Sequence[Actor], collect: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, Choose]]:
+    """One task until one of its copies ends an episode, then the next; learnt from whenever a round is full."""
+    while True:
+        for g, actor in enumerate(actors):
+            ended = actor.episodes
+            while actor.episodes == ended:
+                if stopping():
+                    return
+                actor.step()
+                yield actor.env.num_envs, _always(g)
+
+
+def _always(g: int) -> Choose:
+    return lambda rng: [g]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from polydistill.algorithms.policy_distillation import Loss, Objective
+from polydistill.algorithms.policy_distillation import Loss, Objective, Targets
 from polydistill.errors import UserError
 from polydistill.nets.student import Student
 
@@ -19,13 +19,15 @@ class Minibatch:
 
     Attributes:
         obs: ``G`` tensors ``[B, *obs_shape]``.
-        teacher: float32 ``[G, B, A]`` on the action axis.
+        targets: What the teachers said.
         weights: float32 ``[G, B]``, importance weights.
+        tasks: Rows of the suite; None: all of them.
     """
 
     obs: Sequence[Tensor]
-    teacher: Tensor
+    targets: Targets
     weights: Tensor
+    tasks: Sequence[int] | None = None
 
 
 class NotFiniteError(UserError):
@@ -36,7 +38,6 @@ class Learner:
     """Student + objective + optimiser.
 
     Args:
-        valid: bool ``[G, 1, A]``.
         learning_rate: Updates done so far -> learning rate of the next one.
         max_grad_norm: Gradients are scaled down to this norm; None leaves them.
         patience: Non-finite updates in a row that are skipped before :class:`NotFiniteError`.
@@ -47,12 +48,11 @@ class Learner:
         student: Student,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
-        valid: Tensor,
         learning_rate: Callable[[int], float],
         max_grad_norm: float | None = None,
         patience: int = 20,
     ):
-        self.student, self.objective, self.optimizer, self.valid = student, objective, optimizer, valid
+        self.student, self.objective, self.optimizer = student, objective, optimizer
         self.learning_rate, self.max_grad_norm, self.patience = learning_rate, max_grad_norm, patience
         self.parameters = [p for p in student.parameters() if p.requires_grad]
         self.updates = self.skipped = self._in_a_row = 0
@@ -65,7 +65,7 @@ class Learner:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.updates)
-        loss = self.objective(self.student(batch.obs), batch.teacher, self.valid)
+        loss = replace(self.objective(self.student(batch.obs, batch.tasks), batch.targets), tasks=batch.tasks)
         self.optimizer.zero_grad(set_to_none=True)
         (batch.weights * loss.per_example).mean().backward()  # the one place that weights and reduces
         norm = self._clip()

@@ -24,7 +24,8 @@ def duration(seconds: float) -> str:
 
 def describe(record: Record, percent: dict[str, float], left: float) -> str:
     """One line: rates, loss, agreement per task, last evaluation in % of teacher, time left."""
-    agreement = " ".join(f"{name} {100 * task['agreement']:.0f}%" for name, task in record["tasks"].items())
+    seen = {name: task["agreement"] for name, task in record["tasks"].items() if task["agreement"] is not None}
+    agreement = " ".join(f"{name} {100 * share:.0f}%" for name, share in seen.items())
     parts = [
         f"{record['control_steps_per_s']:,.0f} control steps/s",
         f"{record['updates_per_s']:,.1f} updates/s",

@@ -155,6 +155,8 @@ class Run:
         finally:
             stop.at_once = False
         self._evaluated = self.learner.updates
+        for actor in self.actors:
+            entries[actor.env.task.name]["values"] = histogram(actor.recent_values)
         self._record("on_evaluation", {"kind": "eval", **self.when(), "tasks": entries})
 
     def when(self) -> Record:
@@ -233,24 +235,31 @@ class Meter:
         """Forget; count rates from now on."""
         self.since = time.monotonic()
         self._from = self._run.learner.updates, self._run.control_steps
-        self._sums: dict[str, Tensor] = {}
-        self._n = 0
+        self._sums: dict[str, Tensor] = {}  # [G]
+        self._n = [0] * len(self._run.actors)
 
     @property
     def filled(self) -> bool:
         """Whether there is an update to report."""
-        return self._n > 0
+        return any(self._n)
 
     def add(self, loss: Loss) -> None:
         """Take in one update."""
-        now = {"loss": loss.per_example.detach().mean(-1), **loss.metrics}
-        self._sums = {k: v + self._sums[k] if k in self._sums else v for k, v in now.items()}
-        self._n += 1
+        rows = list(range(len(self._n)) if loss.tasks is None else loss.tasks)
+        for name, mean in {"loss": loss.per_example.detach().mean(-1), **loss.metrics}.items():
+            if name not in self._sums:
+                self._sums[name] = torch.zeros(len(self._n), dtype=mean.dtype, device=mean.device)
+            self._sums[name][rows] += mean
+        for g in rows:
+            self._n[g] += 1
 
     def record(self, now: float) -> Record:
-        """The ``train`` record of what was added since the last one."""
+        """The ``train`` record of what was added since the last one; None for a task without an update."""
         run = self._run
-        mean = {k: (v / self._n).tolist() for k, v in self._sums.items()}
+        seen = [g for g, n in enumerate(self._n) if n]
+        mean = {
+            k: [x / n if n else None for x, n in zip(v.tolist(), self._n, strict=True)] for k, v in self._sums.items()
+        }
         elapsed = max(now - self.since, 1e-9)
         tasks = {}
         for g, actor in enumerate(run.actors):
@@ -263,7 +272,7 @@ class Meter:
         record = {
             "kind": "train",
             **run.when(),
-            "loss": float(np.mean(mean["loss"])),
+            "loss": float(np.mean([mean["loss"][g] for g in seen])),
             "lr": run.learner.optimizer.param_groups[0]["lr"],
             "skipped": run.learner.skipped,
             "updates_per_s": (run.learner.updates - self._from[0]) / elapsed,
@@ -272,6 +281,12 @@ class Meter:
         }
         self.restart()
         return record
+
+
+def histogram(values: np.ndarray, bins: int = 40) -> Record:
+    """Counts of ``values`` in equal bins from their lowest to their highest, JSON-ready (Yin & Pan 2017, Fig. 2)."""
+    counts, edges = np.histogram(values, bins)
+    return {"low": float(edges[0]), "high": float(edges[-1]), "counts": counts.tolist()}
 
 
 def device_of(name: str) -> torch.device:
