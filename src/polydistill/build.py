@@ -16,6 +16,7 @@ from polydistill.algorithms.policy_distillation import REGRESSIONS, policy_disti
 from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
 from polydistill.nets.student import Student
+from polydistill.nets.task_torsos import TaskTorsos
 from polydistill.ops.value import linear_schedule
 from polydistill.optim import DQNRMSprop, eps_for_max_lr
 from polydistill.recipe import DistillRecipe, LearnerSettings
@@ -26,7 +27,7 @@ from polydistill.rng import seeded_init, stream
 from polydistill.tasks import Suite, Task
 from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import load_teacher
-from polydistill.training.collect import Actor
+from polydistill.training.collect import Actor, shares_torso
 from polydistill.training.distil import Rectangle
 from polydistill.training.learner import Learner
 from polydistill.training.run import device_of
@@ -65,8 +66,8 @@ def parts(recipe: DistillRecipe, teachers: Sequence[Teacher] | None = None) -> P
                     f"loss {recipe.objective.loss} needs Q-values, but the teacher of {teacher.task.name} gives "
                     f"{teacher.kind}: use kl"
                 )
-    plan = _plan(recipe, suite)
     student = make_student(recipe, suite, chosen, device)
+    plan = _plan(recipe, suite, student)
     return Parts(recipe, suite, [t.to(str(device)) for t in chosen], student.to(device), device, plan)
 
 
@@ -82,7 +83,7 @@ def make_student(recipe: DistillRecipe, suite: Suite, teachers: Sequence[Teacher
 
 
 def copy_torsos(teachers: Sequence[Teacher]) -> list[nn.Module]:
-    """The teachers' convolutions, copied.
+    """The teachers' convolutions, copied; each says in ``bf16`` whether its teacher runs it in bfloat16.
 
     Raises:
         UserError: a teacher's network has no torso to copy.
@@ -92,7 +93,9 @@ def copy_torsos(teachers: Sequence[Teacher]) -> list[nn.Module]:
         torso = getattr(teacher.net, "torso", None)
         if not (isinstance(torso, nn.Module) and hasattr(torso, "features") and hasattr(torso, "description")):
             raise UserError(f"the teacher of {teacher.task.name} has no convolutions to copy: use --student mimic")
-        copies.append(copy.deepcopy(torso))
+        kept = copy.deepcopy(torso)
+        setattr(kept, "bf16", bool(getattr(teacher.net, "bf16", False)))  # noqa: B010  (nn.Module's own attributes are typed)
+        copies.append(kept)
     return copies
 
 
@@ -169,7 +172,29 @@ def rectangle(parts: Parts, made: Sequence[Actor]) -> Rectangle:
     def beta(updates: int) -> float:
         return linear_schedule(updates, begin, end, 0, total)
 
-    return Rectangle(made, recipe.learner.batch_size, valid, temperatures(parts), beta, parts.device)
+    features = cached_features(parts)
+    return Rectangle(made, recipe.learner.batch_size, valid, temperatures(parts), beta, parts.device, features)
+
+
+def cached_features(parts: Parts) -> list[tuple[int, torch.dtype]] | None:
+    """Length and dtype of each task's features, if the recipe wants them kept.
+
+    Raises:
+        UserError: the student has no frozen torsos of its teachers, or is not asked while experience is collected.
+    """
+    if not parts.recipe.memory.cache_features:
+        return None
+    student = parts.student
+    if not parts.recipe.behaviour.needs_student:
+        raise UserError("memory.cache_features needs behaviour.who student or mixture: a teacher alone is not shared")
+    for g, teacher in enumerate(parts.teachers):
+        if not shares_torso(teacher, student, g):
+            raise UserError(
+                f"memory.cache_features needs the frozen torso of the teacher of {teacher.task.name} in the student: "
+                "use student task_torsos with train_convs false"
+            )
+    assert isinstance(student, TaskTorsos)
+    return [(student.torso_features, torch.bfloat16 if low else torch.float32) for low in student.torso_bf16]
 
 
 def sampler_stream(recipe: DistillRecipe) -> np.random.Generator:
@@ -195,13 +220,15 @@ def _experience_bytes(task: Task) -> int:
     return frame + index_bytes(task.stack, task.n_actions)
 
 
-def _plan(recipe: DistillRecipe, suite: Suite) -> Plan:
+def _plan(recipe: DistillRecipe, suite: Suite, student: Student) -> Plan:
     need = max(_experience_bytes(t) for t in suite.tasks)
+    if recipe.memory.cache_features and isinstance(student, TaskTorsos):
+        need += student.torso_features * (2 if all(student.torso_bf16) else 4)
     return plan_capacity(parse_size(recipe.memory.size), len(suite), need, recipe.memory.capacity)
 
 
 def _memory(parts: Parts, g: int, task: Task) -> Memory:
-    memory = parts.recipe.memory
+    memory, features = parts.recipe.memory, cached_features(parts)
     stacks = Stacks(task.obs_shape, task.stack, np.dtype(task.obs_dtype), parts.recipe.behaviour.num_envs)
     try:
         return make_memory(
@@ -211,6 +238,9 @@ def _memory(parts: Parts, g: int, task: Task) -> Memory:
             len(parts.suite.axis),
             memory.sampler,
             parts.plan.budget_bytes,
+            None
+            if features is None
+            else (features[g][0], np.uint16 if features[g][1] == torch.bfloat16 else np.float32),
             **memory.options,
         )
     except (TypeError, ValueError) as error:

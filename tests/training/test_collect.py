@@ -149,7 +149,7 @@ def told(actor: Actor, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     assert isinstance(actor.env, Watched)
     shown = torch.from_numpy(np.concatenate(actor.env.shown[:-1]))
     with torch.no_grad():
-        values, logits = (x.numpy() for x in actor._ask(shown))
+        values, logits = (x.numpy() for x in actor._ask(shown)[:2])
     return np.concatenate(actor.env.told), values.argmax(1), logits.argmax(1)
 
 
@@ -218,7 +218,7 @@ def test_one_pass_through_a_shared_torso_equals_two(g: int, bf16: bool) -> None:
     for torso in (*torsos, *(t.net.torso for t in teachers)):
         torso.register_forward_hook(lambda *_: passes.append(1))
     obs = torch.from_numpy(states(NAMES[g]))
-    values, logits = ask_both(teachers[g], student, g)(obs)
+    values, logits = ask_both(teachers[g], student, g)(obs)[:2]
     assert len(passes) == 1
     with torch.no_grad():
         apart = student.act(obs, g)[:, list(SUITE.actions[g])]
@@ -234,7 +234,7 @@ def test_asking_gives_the_tasks_own_actions(student: str) -> None:
     parts = parts_of(recipe)
     for g, name in enumerate(NAMES):
         obs = torch.from_numpy(states(name)[:20])
-        values, logits = ask_both(parts.teachers[g], parts.student, g)(obs)
+        values, logits = ask_both(parts.teachers[g], parts.student, g)(obs)[:2]
         assert values.shape == logits.shape == (20, SUITE.tasks[g].n_actions)
         with torch.no_grad():
             rectangle = parts.student([torch.from_numpy(states(n)[:20]) for n in NAMES]).logits[g]

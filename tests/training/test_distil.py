@@ -12,6 +12,7 @@ import torch
 
 from polydistill import build
 from polydistill.algorithms.policy_distillation import LOSSES, Loss
+from polydistill.errors import UserError
 from polydistill.ops.policy import agreement
 from polydistill.training.collect import Actor
 from polydistill.training.distil import Rectangle, Schedule, distil
@@ -330,3 +331,32 @@ def test_stopping_ends_it_between_two_control_steps() -> None:
     )
     assert list(loop) == []
     assert actors[0].control_steps == actors[1].control_steps == 40
+
+
+def test_cached_features_change_nothing_but_the_time() -> None:
+    """The frozen torsos' answers, kept, give the same losses and weights as asking them again."""
+    results = []
+    for cache in (False, True):
+        parts = parts_of(small("task_torsos", memory={"cache_features": cache}))
+        learner, actors = begin(parts)
+        losses = [x.per_example.detach().clone() for x in islice(loop_of(parts, learner, actors), 40)]
+        results.append((losses, copies(parts.student), actors[0].memory))
+    (plain, weights, memory), (cached, weights_cached, memory_cached) = results
+    assert (memory.keeps_features, memory_cached.keeps_features) == (False, True)
+    for a, b in zip(plain, cached, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)  # another order of the same sums
+    for name in weights:
+        torch.testing.assert_close(weights[name], weights_cached[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("student", "change", "says"),
+    [
+        ("mimic", {}, "needs the frozen torso"),
+        ("task_torsos", {"behaviour": {"who": "teacher"}}, "a teacher alone"),
+    ],
+)
+def test_features_that_nobody_has_are_not_cached(student: str, change: dict[str, Any], says: str) -> None:
+    parts = parts_of(small(student, memory={"cache_features": True}, **change))
+    with pytest.raises(UserError, match=says):
+        build.actors(parts)

@@ -27,11 +27,13 @@ class Batch:
         obs: [B, *obs_shape], exactly what the environment gave.
         teacher: float32 [B, A] on the suite's action axis; 0 where the task has no such action.
         value: float32 [B], max_a Q_teacher(s, a).
+        features: [B, F] as they were stored; None in a memory without features.
     """
 
     obs: np.ndarray
     teacher: np.ndarray
     value: np.ndarray
+    features: np.ndarray | None = None
 
 
 class Memory:
@@ -43,17 +45,30 @@ class Memory:
         actions: Axis indices of the task's actions, in the order of the teacher's outputs.
         axis: Length ``A`` of the suite's action axis.
         budget_bytes: Experiences leave when more bytes than this are held; None: no limit but the capacity.
+        features: Shape and dtype of one experience's features, where a student's frozen layers need not read the same
+            observation twice; ``gather`` then leaves observations alone.
 
     Raises:
         UserError: the budget cannot hold even the empty index.
     """
 
     def __init__(
-        self, stacks: Stacks, sampler: Sampler, actions: Sequence[int], axis: int, budget_bytes: int | None = None
+        self,
+        stacks: Stacks,
+        sampler: Sampler,
+        actions: Sequence[int],
+        axis: int,
+        budget_bytes: int | None = None,
+        features: tuple[int, np.typing.DTypeLike] | None = None,
     ) -> None:
         self.stacks, self.sampler, self.axis = stacks, sampler, axis
         self._actions = np.array(actions, np.int64)
-        columns = {"teacher": (np.float32, (len(actions),)), "value": (np.float32, ())}
+        columns: dict[str, tuple[np.typing.DTypeLike, tuple[int, ...]]] = {
+            "teacher": (np.float32, (len(actions),)),
+            "value": (np.float32, ()),
+        }
+        if features is not None:
+            columns["features"] = (features[1], (features[0],))
         self._table = Experiences(stacks, sampler, stacks.stack, columns, budget_bytes)
 
     def __len__(self) -> int:
@@ -63,6 +78,11 @@ class Memory:
     def capacity(self) -> int:
         """Experiences kept at most."""
         return self.sampler.capacity
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether features are stored, and given back in place of observations."""
+        return "features" in self._table.columns
 
     @property
     def nbytes(self) -> int:
@@ -76,6 +96,7 @@ class Memory:
         value: np.ndarray | None = None,
         start: np.ndarray | None = None,
         priority: np.ndarray | None = None,
+        features: np.ndarray | None = None,
     ) -> np.ndarray:
         """Store one experience of each environment.
 
@@ -85,6 +106,7 @@ class Memory:
             value: float32 [N]; None: the largest teacher output.
             start: bool [N], true for the first observation of an episode (see :meth:`Stacks.write`).
             priority: float [N], the first priority; None leaves it to the sampler.
+            features: [N, F], for a memory that keeps them.
 
         Returns:
             Their slots, int64 [N].
@@ -100,19 +122,23 @@ class Memory:
         _require_sane(value, "value of a state")
         if priority is not None:
             _require_priority(priority)
-        ids = self.stacks.write(obs, start)
-        return self._table.put(ids, {"teacher": teacher, "value": value}, value, priority)
+        columns = {"teacher": teacher, "value": value} | ({} if features is None else {"features": features})
+        return self._table.put(self.stacks.write(obs, start), columns, value, priority)
 
     def gather(self, slots: np.ndarray, out: np.ndarray | None = None) -> Batch:
         """Experiences of filled slots.
 
         Args:
             slots: int64 [B].
-            out: contiguous [B, *obs_shape] to write the observations into.
+            out: contiguous [B, *obs_shape] to write the observations into; [B, F] for the features of a memory that
+                keeps them, whose ``Batch.obs`` is empty.
         """
         teacher = np.zeros((len(slots), self.axis), np.float32)
         teacher[:, self._actions] = self._table.columns["teacher"].take(slots, axis=0)
         value = self._table.columns["value"].take(slots)
+        if self.keeps_features:
+            kept = self._table.columns["features"].take(slots, axis=0, out=out)
+            return Batch(self.stacks.read(self._table.ids[:0]), teacher, value, kept)
         return Batch(self._table.observations(slots, out=out), teacher, value)
 
     def sample(self, rng: np.random.Generator, n: int, out: np.ndarray | None = None) -> tuple[Draw, Batch]:
@@ -149,6 +175,7 @@ def make_memory(
     axis: int,
     sampler: str = "uniform",
     budget_bytes: int | None = None,
+    features: tuple[int, np.typing.DTypeLike] | None = None,
     **settings: Any,
 ) -> Memory:
     """A memory of ``capacity`` experiences with a sampler by name; ``settings`` are the sampler's.
@@ -162,7 +189,7 @@ def make_memory(
             "give a larger --memory or fewer environments"
         )
     chosen = samplers.make(sampler, capacity, capacity + stacks.streams, **settings)
-    return Memory(stacks, chosen, actions, axis, budget_bytes)
+    return Memory(stacks, chosen, actions, axis, budget_bytes, features)
 
 
 def _require_sane(values: np.ndarray, what: str) -> None:

@@ -18,8 +18,9 @@ from polydistill.replay.memory import Memory
 from polydistill.teachers.base import Teacher
 from polydistill.training.behaviour import Behaviour
 
-#: ``[N, *obs_shape]`` -> (teacher's outputs ``[N, n]``, student's logits ``[N, n]``), both in the task's own actions.
-Ask = Callable[[Tensor], tuple[Tensor, Tensor]]
+#: ``[N, *obs_shape]`` -> (teacher's outputs ``[N, n]``, student's logits ``[N, n]``, both in the task's own actions;
+#: features ``[N, F]`` of the torso they share, or None).
+Ask = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
 
 RECENT = 20_000  # states whose values are kept for the histograms
 
@@ -31,20 +32,32 @@ def ask_both(teacher: Teacher, student: Student, task: int) -> Ask:
     """
     own = torch.tensor(student.suite.actions[task])
     net: Any = teacher.net
-    keeps = isinstance(student, TaskTorsos) and not student.train_convs
-    sharing = student if keeps and hasattr(net, "encode") and getattr(net, "bf16", False) == student.bf16 else None
+    sharing = student if shares_torso(teacher, student, task) else None
 
     @torch.inference_mode()
-    def ask(obs: Tensor) -> tuple[Tensor, Tensor]:
+    def ask(obs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        torso = None
         if isinstance(sharing, TaskTorsos):
             torso = net.encode(obs)
             values = net.head(torso).float()
             logits = sharing.logits(sharing.from_torso(torso)[None], [task])[0]
         else:
             values, logits = teacher(obs).values, student.act(obs, task)
-        return values, logits.index_select(1, own.to(logits.device))
+        return values, logits.index_select(1, own.to(logits.device)), torso
 
     return ask
+
+
+def shares_torso(teacher: Teacher, student: Student, task: int) -> bool:
+    """Whether the student keeps the teacher's torso, frozen and in the same precision: one pass can serve both."""
+    if not isinstance(student, TaskTorsos) or student.train_convs or not hasattr(teacher.net, "encode"):
+        return False
+    return bool(getattr(teacher.net, "bf16", False)) == student.torso_bf16[task]
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """A CPU tensor's memory as an array; NumPy has no bfloat16, so that comes as uint16."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 class Actor:
@@ -88,17 +101,19 @@ class Actor:
         """One control step in each copy."""
         obs = torch.from_numpy(self._obs).to(self.device, non_blocking=True)
         if self.behaviour.needs_student:
-            values, logits = (x.cpu().numpy() for x in self._ask(obs))
+            asked, answered, torso = self._ask(obs)
+            values, logits = asked.cpu().numpy(), answered.cpu().numpy()
             best, chosen = values.argmax(1), logits.argmax(1)
             priority = self._priority(values, logits)
         else:
             values = self._teacher(obs).values.cpu().numpy()
             best = chosen = values.argmax(1)
-            priority = None
+            priority = torso = None
         value = values.max(1)
         self._values[(self._seen + np.arange(len(value))) % RECENT] = value
         self._seen += len(value)
-        self.memory.append(self._obs, values, value, self._start, priority)
+        features = as_array(torso.cpu()) if self.memory.keeps_features and torso is not None else None
+        self.memory.append(self._obs, values, value, self._start, priority, features)
         step = self.env.step(self.behaviour.choose(best, chosen, values.shape[1], self.control_steps, self.rng))
         self._obs, self._start = step.obs, step.ended
         self._returns += step.reward

@@ -13,7 +13,7 @@ from torch import Tensor
 from polydistill.algorithms.policy_distillation import Loss, Targets
 from polydistill.ops.weights import importance_weights
 from polydistill.settings import Settings
-from polydistill.training.collect import Actor
+from polydistill.training.collect import Actor, as_array
 from polydistill.training.learner import Learner, Minibatch
 
 
@@ -26,7 +26,7 @@ class Schedule(Settings):
         updates: ... and updates after it (Yin & Pan: 4 and 1; Rusu: 54,000 and 10,000).
         games: What one update sees. ``joint``: all tasks, which play in lock-step. ``random`` (Rusu, App. A): the tasks
             take turns adding ``collect`` control steps, and each update draws from one memory chosen at random.
-            ``round_robin_episode`` (Rusu, section 3.3): a task plays, and updates draw from its memory, until one of its
+            ``round_robin_episode`` (Rusu, 3.3): a task plays, and updates draw from its memory, until one of its
             episodes ends; then the next.
         total_updates: Updates of the whole run.
     """
@@ -45,6 +45,7 @@ class Rectangle:
         valid: bool ``[G, 1, A]``, the actions each task has.
         temperature: ``[G, 1, 1]``, see :class:`~polydistill.algorithms.policy_distillation.Targets`.
         beta: Updates done so far -> exponent of the importance weights.
+        features: Per task, length ``F`` and dtype of the features that the memories keep in place of observations to draw.
     """
 
     def __init__(
@@ -55,12 +56,17 @@ class Rectangle:
         temperature: Tensor,
         beta: Callable[[int], float],
         device: torch.device,
+        features: Sequence[tuple[int, torch.dtype]] | None = None,
     ):
         self.actors, self.batch, self.beta, self.device = actors, batch, beta, device
         self.valid, self.temperature = valid.to(device), temperature.to(device)
         pin = device.type == "cuda"
         tasks = [a.env.task for a in actors]
-        self._obs = [torch.zeros(batch, *t.obs_shape, dtype=getattr(torch, t.obs_dtype), pin_memory=pin) for t in tasks]
+        kinds = [(t.obs_shape, getattr(torch, t.obs_dtype)) for t in tasks]
+        if features is not None:
+            kinds = [((length,), dtype) for length, dtype in features]
+        self.encoded = features is not None
+        self._obs = [torch.zeros(batch, *shape, dtype=dtype, pin_memory=pin) for shape, dtype in kinds]
         self._teacher = torch.zeros(len(actors), batch, valid.shape[-1], pin_memory=pin)
         self._weights = torch.ones(len(actors), batch, pin_memory=pin)
         self._drawn: list[tuple[int, np.ndarray]] = []
@@ -71,14 +77,14 @@ class Rectangle:
         rows = range(len(self.actors)) if tasks is None else tasks
         for g in rows:
             memory = self.actors[g].memory
-            draw, batch = memory.sample(rng, self.batch, out=self._obs[g].numpy())
+            draw, batch = memory.sample(rng, self.batch, out=as_array(self._obs[g]))
             self._teacher[g] = torch.from_numpy(batch.teacher)
             self._weights[g] = torch.from_numpy(importance_weights(draw.prob, len(memory), beta))
             self._drawn.append((g, draw.slots))
         of = slice(None) if tasks is None else list(tasks)
         move = [self._obs[g] for g in rows] + [self._teacher[of], self._weights[of]]
         *obs, values, weights = [x.to(self.device, non_blocking=True) for x in move]
-        return Minibatch(obs, Targets(values, self.valid[of], self.temperature[of]), weights, tasks)
+        return Minibatch(obs, Targets(values, self.valid[of], self.temperature[of]), weights, tasks, self.encoded)
 
     def prioritise(self, loss: Loss) -> None:
         """Send the priorities of the last draw home."""

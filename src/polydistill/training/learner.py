@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from polydistill.algorithms.policy_distillation import Loss, Objective, Targets
 from polydistill.errors import UserError
 from polydistill.nets.student import Student
+from polydistill.nets.task_torsos import TaskTorsos
 
 
 @dataclass(frozen=True)
@@ -18,16 +20,18 @@ class Minibatch:
     """``G`` tasks x ``B`` samples, on the learner's device.
 
     Attributes:
-        obs: ``G`` tensors ``[B, *obs_shape]``.
+        obs: ``G`` tensors ``[B, *obs_shape]``, or ``[B, F]`` if ``encoded``.
         targets: What the teachers said.
         weights: float32 ``[G, B]``, importance weights.
         tasks: Rows of the suite; None: all of them.
+        encoded: ``obs`` holds features of the student's frozen torsos.
     """
 
     obs: Sequence[Tensor]
     targets: Targets
     weights: Tensor
     tasks: Sequence[int] | None = None
+    encoded: bool = False
 
 
 class NotFiniteError(UserError):
@@ -65,7 +69,8 @@ class Learner:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.updates)
-        loss = replace(self.objective(self.student(batch.obs, batch.tasks), batch.targets), tasks=batch.tasks)
+        forward = cast(TaskTorsos, self.student).from_features if batch.encoded else self.student
+        loss = replace(self.objective(forward(batch.obs, batch.tasks), batch.targets), tasks=batch.tasks)
         self.optimizer.zero_grad(set_to_none=True)
         (batch.weights * loss.per_example).mean().backward()  # the one place that weights and reduces
         norm = self._clip()
