@@ -170,3 +170,14 @@ def test_advantage_learning_widens_gaps_and_keeps_the_best_value() -> None:
     torch.testing.assert_close(q, torch.tensor([[1.0, 0.5, -0.5]], dtype=torch.float64))  # gaps 0.1, 0.3 -> 0.5, 1.5
     with pytest.raises(ValueError, match="share"):
         ops.advantage_target(returns[:, 0], q, torch.tensor([0]), 1.0)
+
+
+def test_expected_value_is_what_an_epsilon_greedy_policy_makes_of_a_state() -> None:
+    q = t([1, 2, 6], [0, 0, -3])
+    torch.testing.assert_close(ops.expected_value(q, 0.0), t(6, 0))
+    torch.testing.assert_close(ops.expected_value(q, 0.1), t(5.7, -0.1))  # 0.9 * 6 + 0.1 * 3, 0.9 * 0 + 0.1 * -1
+    torch.testing.assert_close(ops.expected_value(q, 1.0), t(3, -1))
+    valid = torch.tensor([True, True, False])
+    torch.testing.assert_close(ops.expected_value(q, 0.5, valid), t(1.75, 0))
+    with pytest.raises(ValueError, match="epsilon"):
+        ops.expected_value(q, 1.5)

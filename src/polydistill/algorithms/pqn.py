@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import nn
 
 from polydistill.envs.base import VecEnv
-from polydistill.ops.value import advantage_target, q_lambda_returns
+from polydistill.ops.value import advantage_target, expected_value, q_lambda_returns
 from polydistill.optim import flatten_optimizer, restore_optimizer
 from polydistill.settings import Settings
 
@@ -34,6 +34,9 @@ class PQNSettings(Settings):
         advantage: Advantage learning (Bellemare et al. 2016, "Increasing the Action Gap"): this share of the gap
             max_a Q(s, a) - Q(s, a_t) is taken off each target, which widens action gaps by 1 / (1 - share) and leaves
             the best action's value alone. For games where one step matters little, such as Freeway.
+        expected_epsilon: A state is worth what an epsilon-greedy policy with this epsilon makes of it (expected SARSA,
+            Sutton & Barto 2018, eq. 6.9), not its best action's value: policies learn to keep a distance from where one
+            random action loses the game. 0: Q-learning.
         ez_greedy, ez_mu, ez_max: Hold an exploratory action for min(zeta(ez_mu), ez_max) control steps.
     """
 
@@ -54,6 +57,7 @@ class PQNSettings(Settings):
     ez_mu: float = 2.0
     ez_max: int = 100
     advantage: float = Field(0.0, ge=0, lt=1)
+    expected_epsilon: float = Field(0.0, ge=0, le=1)
 
 
 @dataclass
@@ -134,13 +138,13 @@ class PQN:
         reward, terminated, ended = (np.zeros((t_max, n), d) for d in (np.float32, bool, bool))
         returns: np.ndarray = np.zeros(n)
         while True:
-            q_max = torch.zeros(t_max + 1, n)
+            worth = torch.zeros(t_max + 1, n)
             q_final = torch.zeros(t_max, n)
             q_seen = torch.zeros(t_max, n, self.env.task.n_actions)
             finished: list[float] = []
             for t in range(t_max):
                 q = self.q_values(obs)
-                q_seen[t], q_max[t] = q, q.max(-1).values
+                q_seen[t], worth[t] = q, expected_value(q, s.expected_epsilon)
                 buffer[t] = obs
                 actions[t] = explore.choose(q.argmax(-1).numpy(), self.epsilon())
                 step = self.env.step(actions[t])
@@ -149,15 +153,15 @@ class PQN:
                 terminated[t] = step.terminated | step.life_lost
                 ended[t] = step.ended | step.life_lost
                 if step.truncated.any() and step.final_obs is not None:
-                    q_final[t] = self.q_values(step.final_obs).max(-1).values
+                    q_final[t] = expected_value(self.q_values(step.final_obs), s.expected_epsilon)
                     q_final[t][torch.from_numpy(~step.truncated)] = 0
                 returns += step.reward
                 finished += returns[step.ended].tolist()
                 returns[step.ended] = 0
                 self.steps += n
-            q_max[t_max] = self.q_values(obs).max(-1).values
+            worth[t_max] = expected_value(self.q_values(obs), s.expected_epsilon)
             cut = torch.from_numpy(ended)
-            q_next = torch.where(cut, q_final, q_max[1:])
+            q_next = torch.where(cut, q_final, worth[1:])
             target = q_lambda_returns(
                 torch.from_numpy(reward), torch.from_numpy(terminated), cut, q_next, gamma=s.gamma, lam=s.lam
             )
@@ -165,7 +169,7 @@ class PQN:
             metrics = self._learn(
                 buffer.reshape(t_max * n, *obs.shape[1:]), actions.reshape(-1), target.reshape(-1), rng
             )
-            metrics |= {"epsilon": self.epsilon(), "q_mean": float(q_max.mean()), "episodes": len(finished)}
+            metrics |= {"epsilon": self.epsilon(), "q_mean": float(worth.mean()), "episodes": len(finished)}
             if finished:
                 metrics["return"] = float(np.mean(finished))
             yield metrics

@@ -16,6 +16,7 @@ __all__ = [
     "clipped_td_loss",
     "double_dqn_target",
     "dqn_target",
+    "expected_value",
     "linear_schedule",
     "n_step_returns",
     "q_lambda_returns",
@@ -30,7 +31,7 @@ def td_target(reward: Tensor, discount: Tensor | float, next_value: Tensor) -> T
 
 
 def dqn_target(
-    reward: Tensor, terminated: Tensor, q_next_target: Tensor, gamma: float, valid: Tensor | None = None
+    reward: Tensor, terminated: Tensor, q_next_target: Tensor, gamma: Tensor | float, valid: Tensor | None = None
 ) -> Tensor:
     """r + gamma * max_a Q(s', a; theta^-) unless terminated [...] (Mnih et al. 2015); `q_next_target` is [..., A]."""
     return _bootstrap(reward, terminated, gamma, max_value(q_next_target, valid))
@@ -41,7 +42,7 @@ def double_dqn_target(
     terminated: Tensor,
     q_next_online: Tensor,
     q_next_target: Tensor,
-    gamma: float,
+    gamma: Tensor | float,
     valid: Tensor | None = None,
 ) -> Tensor:
     """r + gamma * Q(s', argmax_a Q(s', a; theta); theta^-) unless terminated [...] (van Hasselt et al. 2016, eq. 4)."""
@@ -64,6 +65,25 @@ def advantage_target(target: Tensor, q: Tensor, action: Tensor, share: float) ->
         raise ValueError(f"share must be in [0, 1), got {share}")
     gap = q.amax(-1) - q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     return (target - share * gap).detach()
+
+
+def expected_value(q: Tensor, epsilon: float, valid: Tensor | None = None) -> Tensor:
+    """(1 - epsilon) * max_a Q(s, a) + epsilon * mean_a Q(s, a) over the valid actions [...]; `q` is [..., A].
+
+    What an epsilon-greedy policy makes of a state (expected SARSA, Sutton & Barto 2018, eq. 6.9). ValueError unless
+    0 <= epsilon <= 1.
+    """
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"epsilon must be in [0, 1], got {epsilon}")
+    best = max_value(q, valid)
+    if epsilon == 0:
+        return best.detach()
+    if valid is None:
+        mean = q.mean(-1)
+    else:
+        allowed = valid.expand(q.shape)
+        mean = torch.where(allowed, q, 0.0).sum(-1) / allowed.sum(-1)
+    return torch.lerp(best, mean, epsilon).detach()
 
 
 def clipped_td_loss(delta: Tensor) -> Tensor:
@@ -125,6 +145,6 @@ def linear_schedule(step: float, start: float, end: float, begin: float, length:
     return start + (end - start) * (step - begin) / length
 
 
-def _bootstrap(reward: Tensor, terminated: Tensor, gamma: float, next_value: Tensor) -> Tensor:
+def _bootstrap(reward: Tensor, terminated: Tensor, gamma: Tensor | float, next_value: Tensor) -> Tensor:
     """where, not a product: `0 * NaN` of a value nobody computed must not reach the target."""
     return torch.where(terminated, reward, td_target(reward, gamma, next_value)).detach()
