@@ -56,12 +56,12 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.stamp-demo: $(VENV)/pyvenv.cfg $(SOURCES)
-	$(INSTALL) '.[atari,track,video]'
+	$(INSTALL) '.[analyze,atari,track,video]'
 	@touch $@
 
 # The tests play real Atari and write real videos, so this holds everything that the demo needs.
 $(VENV)/.stamp-dev: $(VENV)/pyvenv.cfg $(SOURCES)
-	$(INSTALL) '.[atari,track,video,dev]'
+	$(INSTALL) '.[analyze,atari,track,video,dev]'
 	@touch $@ $(VENV)/.stamp-demo
 
 $(VENV)/.stamp-bench: $(VENV)/pyvenv.cfg $(SOURCES)

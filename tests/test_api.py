@@ -140,7 +140,7 @@ def test_evaluating_a_teacher(run: tuple[Path, Seen, api.Result]) -> None:
     assert done.summary.tasks["catch"].score > done.summary.tasks["catch"].random
     with pytest.raises(UserError, match="give either episodes or steps, not both"):
         polydistill.evaluate(run[0].parent / "catch", steps=200, episodes=3)
-    with pytest.raises(UserError, match=r"protocol: name: Input should be 'noop' or 'sticky' \(found 'human'\)"):
+    with pytest.raises(UserError, match=r"protocol: name: Input should be 'noop', 'sticky' or 'starts' \(found 'human'\)"):
         polydistill.evaluate(run[0].parent / "catch", protocol="human")
 
 
@@ -203,7 +203,7 @@ def test_teachers_made_in_python_and_going_on(tmp_path: Path) -> None:
         ({"student": {"options": {"hidden": -3}}}, "do not make a mimic"),
         ({"student": {"options": {"bf16": True}}}, "do not make a mimic"),
         ({"student": {"kind": "task_torsos", "options": {}}}, "no convolutions to copy: use --student mimic"),
-        ({"evaluation": {"protocol": "human"}}, "evaluation.protocol: Input should be 'noop' or 'sticky'"),
+        ({"evaluation": {"protocol": "human"}}, "evaluation.protocol: Input should be 'noop', 'sticky' or 'starts'"),
         ({"device": "cude"}, "--device cude: not available here"),
         ({"learner": {"batch_siz": 3}}, "unknown key 'learner.batch_siz'; did you mean 'batch_size'?"),
         ({"schedul": {}}, "unknown key 'schedul'; did you mean 'schedule'?"),

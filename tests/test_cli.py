@@ -67,7 +67,7 @@ def assert_refused(call: Call, place: Path, match: str, *arguments: object) -> s
 BAD_FLAGS = [
     ("unknown sampler 'unifrm': did you mean 'uniform'?", ["--sampler", "unifrm"]),
     ("unknown student 'mimik': did you mean 'mimic'?", ["--student", "mimik"]),
-    ("objective.loss: Input should be 'kl', 'nll' or 'mse' (found 'kk')", ["--loss", "kk"]),
+    ("loss: Input should be 'kl', 'nll', 'mse', 'reverse_kl', 'js' or 'huber' (found 'kk')", ["--loss", "kk"]),
     ("behaviour.who: Input should be 'teacher', 'student' or 'mixture' (found 'me')", ["--behaviour", "me"]),
     ("objective.temperature: Input should be greater than 0", ["--temperature", "0"]),
     ("this machine has", ["--memory", "900TB"]),
@@ -75,7 +75,7 @@ BAD_FLAGS = [
     ("--device cude: not available here", ["--device", "cude"]),
     ("unknown key 'learner.batch_siz'; did you mean 'batch_size'?", ["--set", "learner.batch_siz=3"]),
     ("unknown key 'sed'; did you mean 'seed'?", ["--set", "sed=3"]),
-    ("evaluation.protocol: Input should be 'noop' or 'sticky'", ["--set", "evaluation.protocol=human"]),
+    ("evaluation.protocol: Input should be 'noop', 'sticky' or 'starts'", ["--set", "evaluation.protocol=human"]),
     ("write key=value", ["--set", "seed"]),
     ("the value is not YAML", ["--set", "seed=[1"]),
     ("seed: Input should be a valid integer", ["--set", "seed.x=3"]),
@@ -183,7 +183,10 @@ def test_a_run_that_is_there_or_in_use(call: Call, place: Path) -> None:
         (["teach"], "Missing from polydistill teach: --task"),
         (["evaluate"], "name a run or a teacher's folder"),
         (["evaluate", "none"], "no policy at none"),
-        (["evaluate", "zoo/catch", "--protocol", "human"], "Input should be 'noop' or 'sticky' (found 'human')"),
+        (
+            ["evaluate", "zoo/catch", "--protocol", "human"],
+            "Input should be 'noop', 'sticky' or 'starts' (found 'human')",
+        ),
         (["evaluate", "zoo/catch", "--episodes", "0"], "episodes: Input should be greater than or equal to 1"),
         (["evaluate", "zoo/catch", "--episodes", "1", "--steps", "1"], "give either episodes or steps, not both"),
         (["evaluate", "zoo/catch", "--protocol", "sticky", "--json"], "no sticky actions"),
@@ -231,6 +234,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(call: Call, place: Path)
 
 def test_a_run_and_its_scores_as_json(call: Call, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("polydistill.api.inspect_task", lambda *a, **k: None)
+    monkeypatch.setattr("polydistill.api.embed", lambda *a, **k: None)
     flags = ("--out", "run", "--student", "controllers", "--set", "student.options.hidden=16", "--track", "tensorboard")
     code, out, err = call("distill", "recipe.yaml", *flags)
     assert code == 0, err

@@ -11,8 +11,9 @@ from typing import Any
 
 from polydistill import build
 from polydistill.evaluating import compare
+from polydistill.evaluation.embedding import embed
 from polydistill.evaluation.inspection import inspect_task
-from polydistill.evaluation.protocol import EVALUATION_SEED_BASE, Protocol, evaluate_task
+from polydistill.evaluation.protocol import EVALUATION_SEED_BASE, Protocol, evaluate_task, require_starts
 from polydistill.evaluation.scores import Label, Row, Summary, mean_scores, summarise, to_json, write_csv
 from polydistill.nets.store import save_student
 from polydistill.nets.student import count
@@ -73,6 +74,8 @@ def distill(
         named = {} if teachers is None else {"teachers": [str(t.path or t.task.name) for t in teachers]}
         recipe = DistillRecipe.parse({**named, **recipe}, "recipe")
     parts = build.parts(recipe, teachers)
+    most = max(recipe.evaluation.episodes, recipe.evaluation.final_episodes)
+    require_starts(parts.suite.tasks, Protocol(name=recipe.evaluation.protocol, episodes=most))
     actors = build.actors(parts)
     try:
         folder = RunFolder(Path(out), resume=resume, overwrite=overwrite)
@@ -226,6 +229,10 @@ def _inspect(
             seed=EVALUATION_SEED_BASE + 250_000,
             out=folder.path / "inspection",
         )
+    for callback in callbacks:
+        callback.on_message("looking inside the student")
+    values = [m.outputs(t.name) if m.kind == "q" else None for t, m in zip(parts.suite.tasks, masters, strict=True)]
+    embed(parts.student, values, seed=EVALUATION_SEED_BASE + 250_002, out=folder.path / "inspection")
 
 
 def _describe(parts: build.Parts) -> dict[str, Any]:

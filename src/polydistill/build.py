@@ -20,6 +20,7 @@ from polydistill.nets.task_torsos import TaskTorsos
 from polydistill.ops.value import linear_schedule
 from polydistill.optim import DQNRMSprop, eps_for_max_lr
 from polydistill.recipe import DistillRecipe, LearnerSettings
+from polydistill.replay import samplers
 from polydistill.replay.memory import Memory, make_memory
 from polydistill.replay.sizing import FRAME_BYTES, Plan, index_bytes, parse_size, plan_capacity
 from polydistill.replay.stacks import Stacks
@@ -30,6 +31,7 @@ from polydistill.teachers.zoo import load_teacher
 from polydistill.training.collect import Actor, shares_torso
 from polydistill.training.distil import Rectangle
 from polydistill.training.learner import Learner
+from polydistill.training.measure import value_range
 from polydistill.training.run import device_of
 
 
@@ -117,7 +119,7 @@ def actors(parts: Parts) -> list[Actor]:
     Raises:
         UserError: an environment that cannot be opened, an unknown sampler, or a memory that is too small.
     """
-    recipe = parts.recipe
+    recipe, tau = parts.recipe, temperatures(parts).flatten().tolist()
     made = []
     for g, task in enumerate(parts.suite.tasks):
         env = make_env(task, recipe.behaviour.num_envs, threads=emulator_threads())
@@ -132,6 +134,7 @@ def actors(parts: Parts) -> list[Actor]:
                 rng=stream(recipe.seed, "behaviour", task.name),
                 seed=recipe.seed,
                 device=parts.device,
+                temperature=tau[g] if samplers.takes(recipe.memory.sampler, "insertion") else None,
             )
         )
     return made
@@ -227,8 +230,22 @@ def _plan(recipe: DistillRecipe, suite: Suite, student: Student) -> Plan:
     return plan_capacity(parse_size(recipe.memory.size), len(suite), need, recipe.memory.capacity)
 
 
+def _measured(parts: Parts, g: int) -> tuple[float, float]:
+    """The range of a teacher's values, from ``memory.measure_steps`` control steps of its play."""
+    recipe, task = parts.recipe, parts.suite.tasks[g]
+    env = make_env(task, 10, threads=emulator_threads())
+    try:
+        rng = stream(recipe.seed, "measure", task.name)
+        return value_range(parts.teachers[g], env, recipe.memory.measure_steps, rng, recipe.seed)
+    finally:
+        env.close()
+
+
 def _memory(parts: Parts, g: int, task: Task) -> Memory:
     memory, features = parts.recipe.memory, cached_features(parts)
+    options = dict(memory.options)
+    if samplers.takes(memory.sampler, "value_range") and options.get("value_range") is None:
+        options["value_range"] = _measured(parts, g)
     stacks = Stacks(task.obs_shape, task.stack, np.dtype(task.obs_dtype), parts.recipe.behaviour.num_envs)
     try:
         return make_memory(
@@ -241,7 +258,7 @@ def _memory(parts: Parts, g: int, task: Task) -> Memory:
             None
             if features is None
             else (features[g][0], np.uint16 if features[g][1] == torch.bfloat16 else np.float32),
-            **memory.options,
+            **options,
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"memory.options {memory.options} do not fit {memory.sampler} ({error!s:.200})") from error

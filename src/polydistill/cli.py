@@ -15,10 +15,14 @@ import tyro
 from tyro.conf import subcommand
 
 from polydistill.errors import UserError
+from polydistill.verbs.compress import Compress
 from polydistill.verbs.distill import Distill
 from polydistill.verbs.evaluate import Evaluate
+from polydistill.verbs.experiment import Experiment
+from polydistill.verbs.multitask import Multitask
 from polydistill.verbs.record import Record
 from polydistill.verbs.report import Report
+from polydistill.verbs.starts import Starts
 from polydistill.verbs.teach import Teach
 
 Command = (
@@ -27,6 +31,10 @@ Command = (
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Record, subcommand("record")]
+    | Annotated[Starts, subcommand("starts")]
+    | Annotated[Multitask, subcommand("multitask")]
+    | Annotated[Experiment, subcommand("experiment")]
+    | Annotated[Compress, subcommand("compress")]
 )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from polydistill import build
 from polydistill.errors import UserError
-from polydistill.evaluation.protocol import Protocol, evaluate_task
+from polydistill.evaluation.protocol import Protocol, evaluate_task, require_starts
 from polydistill.evaluation.scores import Label, Row, Summary, mean_scores, summarise, with_teacher
 from polydistill.policies import Policy, load, of_teacher
 from polydistill.tasks import Task
@@ -33,6 +33,7 @@ def evaluate(
     path: str | Path | Policy,
     *,
     protocol: str = "noop",
+    starts: str | Path | None = None,
     episodes: int | None = None,
     steps: int | None = None,
     teachers: bool = True,
@@ -43,8 +44,9 @@ def evaluate(
 
     Args:
         path: A run, an exported student, a teacher's folder, or a loaded policy.
-        protocol: ``noop`` or ``sticky``.
-        episodes: Full episodes per task (30 if neither is given); or ``steps``: control steps per task.
+        protocol: ``noop``, ``sticky`` or ``starts``.
+        starts: Bundle of ``starts``, or a folder of them; None for those that come with the package.
+        episodes: Full episodes per task (30 if neither is given, under ``starts`` all); or ``steps``: control steps.
         teachers: Play the teachers too; without them there is no percentage.
         device: Where the networks run.
         on_task: Told the name of each task before it is played.
@@ -52,7 +54,8 @@ def evaluate(
     Raises:
         UserError: nothing to evaluate there, or a teacher of the run has moved.
     """
-    settings = Protocol.parse({"name": protocol, "episodes": episodes, "steps": steps}, "protocol")
+    bundle = None if starts is None else str(starts)
+    settings = Protocol.parse({"name": protocol, "starts": bundle, "episodes": episodes, "steps": steps}, "protocol")
     where = device_of(device)
     policy = path if isinstance(path, Policy) else load(path, device)
     known = _teachers_of(policy.path) if teachers else {}
@@ -73,7 +76,11 @@ def compare(
 
     Returns:
         The policy's rows and the teachers', both with the teacher's mean, and their summary.
+
+    Raises:
+        UserError: a task cannot be played under the protocol.
     """
+    require_starts(policy.suite.tasks, protocol)
     label, threads = label or Label(), build.emulator_threads()
     ours: list[Row] = []
     theirs: list[Row] = []
@@ -108,5 +115,5 @@ def random_score(task: Task, teacher: Teacher | None, protocol: Protocol) -> flo
     noted = teacher.score("random") if teacher is not None else None
     if noted is not None and protocol.name == "noop":
         return noted
-    few = Protocol(name=protocol.name, episodes=10, seed=protocol.seed)
+    few = protocol if protocol.name == "starts" else Protocol(name=protocol.name, episodes=10, seed=protocol.seed)
     return mean_scores(evaluate_task(task, None, few, threads=build.emulator_threads()))[task.name]

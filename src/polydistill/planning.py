@@ -33,6 +33,10 @@ def plan(recipe: DistillRecipe) -> str:
     return "\n".join(lines)
 
 
+#: Of the trial run: a small memory and a short look at the teacher's values.
+_SHORT = {"size": "200MB", "measure_steps": 500}
+
+
 def _card_score(teacher: Teacher) -> str:
     mean = teacher.score("noop")
     return "" if mean is None else f", scores {mean:.1f}"
@@ -40,7 +44,7 @@ def _card_score(teacher: Teacher) -> str:
 
 def _estimate(parts: build.Parts, steps: int) -> float:
     """Seconds of the run, from a few updates and control steps played here."""
-    small = parts.recipe.model_copy(update={"memory": parts.recipe.memory.model_copy(update={"size": "200MB"})})
+    small = parts.recipe.model_copy(update={"memory": parts.recipe.memory.model_copy(update=_SHORT)})
     trial = build.parts(small, parts.teachers)
     made = build.actors(trial)
     rectangle, learner = build.rectangle(trial, made), build.learner(trial)

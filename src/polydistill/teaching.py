@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from polydistill.algorithms.dqn import DQN, DQNSettings
 from polydistill.algorithms.pqn import PQN, PQNSettings
+from polydistill.envs.base import VecEnv
 from polydistill.envs.suite import make_env, resolve_task
 from polydistill.errors import UserError
 from polydistill.nets.store import load_weights
@@ -17,27 +20,40 @@ from polydistill.settings import Settings
 from polydistill.tasks import Task
 from polydistill.teachers.zoo import WEIGHTS, build_network, load_teacher
 from polydistill.training.folder import RunFolder, provenance
+from polydistill.training.online import Online, Watched
 from polydistill.training.run import device_of
+from polydistill.training.shadow import Shadow, ShadowSettings
 from polydistill.training.teach import Teaching, Trainer
 
 SETTINGS: dict[str, type[Settings]] = {"pqn": PQNSettings, "dqn": DQNSettings}
+
+PICTURE = "shadow.svg"
 
 #: What a resumed training may change.
 RESUMED_WITH = ("settings", "total_steps", "evaluation")
 
 
-def recipe_for(name: str, task: str, overrides: Mapping[str, Any]) -> TeachRecipe:
+class ShadowedRecipe(TeachRecipe):
+    """How a teacher is trained, and which student follows it (:class:`ShadowSettings`; None: there is none)."""
+
+    shadow: dict[str, Any] | None = None
+
+
+def recipe_for(name: str, task: str, overrides: Mapping[str, Any]) -> ShadowedRecipe:
     """A teaching recipe with its overrides for one task applied.
 
     Raises:
         UserError: unknown recipe or setting.
     """
     content, where = read(name, "teach")
-    general = resolve(TeachRecipe, content, where)
+    general = resolve(ShadowedRecipe, content, where)
     special = dotted(general.per_task.get(task, {}))
-    recipe = resolve(TeachRecipe, content, where, {**special, **overrides, "per_task": {}})
+    recipe = resolve(ShadowedRecipe, content, where, {**special, **overrides, "per_task": {}})
     SETTINGS[recipe.algorithm].parse(recipe.settings, f"{where}, settings")
-    return recipe
+    if recipe.shadow is None:
+        return recipe
+    follow = ShadowSettings.parse(recipe.shadow, f"{where}, shadow")
+    return recipe.model_copy(update={"shadow": follow.model_dump(mode="json")})
 
 
 def teach(
@@ -60,7 +76,8 @@ def teach(
     Args:
         task_name: A game's ROM id, or any other task.
         recipe: ``fast``, ``nature`` or a YAML file.
-        overrides: Dotted settings, for example ``{"settings.num_envs": 16}``.
+        overrides: Dotted settings, for example ``{"settings.num_envs": 16}``; ``{"shadow.student": "net1"}`` lets a
+            small student follow the best network so far, and writes it to ``out/student``.
         threads: Emulator threads; 0: one per core.
         start: A teacher of the same task and network size whose weights training starts from; None: fresh weights.
 
@@ -73,12 +90,14 @@ def teach(
     task = resolve_task(task_name)
     resolved = recipe_for(recipe, task.name, overrides or {})
     where = device_of(device)
-    trainer = _trainer(task, resolved, seed, str(where), threads)
+    shadows = _shadows(task, resolved, seed, str(where))
+    trainer = _trainer(task, resolved, seed, str(where), threads, shadows)
     if start is not None:
         start_from(trainer, task, Path(start))
     folder = RunFolder(Path(out), resume=resume, overwrite=overwrite)
     try:
         if resume:
+            _require_same_shadow(folder.path / "recipe.yaml", resolved)
             require_same(folder.path / "recipe.yaml", resolved, RESUMED_WITH)
         info = provenance(command)
         folder.write_json("run.json", {**info, "task": task.to_dict()})
@@ -101,6 +120,7 @@ def teach(
             final_episodes=resolved.evaluation.final_episodes,
             say=say,
             device=str(where),
+            online=_online(folder, shadows, info, say),
         )
         if resume and teaching.resume():
             say(f"{task.name}: resumed after {trainer.steps:,} control steps")
@@ -121,9 +141,62 @@ def start_from(trainer: Trainer, task: Task, folder: Path) -> None:
     load_weights(trainer.net, folder / WEIGHTS)
 
 
-def _trainer(task: Task, recipe: TeachRecipe, seed: int, device: str, threads: int) -> Trainer:
-    settings: Any = SETTINGS[recipe.algorithm].parse(recipe.settings, "settings")
-    env = make_env(task, settings.num_envs, sticky=recipe.sticky, threads=threads)
+def _shadows(task: Task, recipe: ShadowedRecipe, seed: int, device: str) -> list[Shadow]:
+    """The students that follow: one for each of their seeds."""
+    if recipe.shadow is None:
+        return []
+    follow = ShadowSettings.parse(recipe.shadow, "shadow")
+    copies: int = _settings(recipe).num_envs
+    return [Shadow(task, follow, copies, seed=s, device=device) for s in follow.seeds or (seed,)]
+
+
+def _online(
+    folder: RunFolder, shadows: list[Shadow], info: dict[str, Any], say: Callable[[str], None]
+) -> Online | None:
+    if not shadows:
+        return None
+
+    def draw() -> None:
+        from polydistill.reporting.online import write_online
+
+        write_online([folder.path], folder.path / PICTURE)
+
+    return Online(folder, shadows, info, draw, say)
+
+
+def _require_same_shadow(path: Path, recipe: ShadowedRecipe) -> None:
+    """Refuse to resume with a student where there was none, or without the one there was.
+
+    Raises:
+        UserError: naming the student.
+    """
+    if not path.is_file():
+        return
+    try:
+        saved = yaml.safe_load(path.read_text()).get("shadow")
+        before = saved and saved["student"]
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; start a new run") from None
+    if recipe.shadow is not None and before is None:
+        raise UserError(
+            f"--resume: the run in {path.parent} has no shadow student: leave {recipe.shadow['student']} out, or use "
+            "another --out"
+        )
+    if recipe.shadow is None and before is not None:
+        raise UserError(f"--resume: the run in {path.parent} has a shadow student: add --shadow-student {before}")
+
+
+def _settings(recipe: TeachRecipe) -> Any:
+    return SETTINGS[recipe.algorithm].parse(recipe.settings, "settings")
+
+
+def _trainer(
+    task: Task, recipe: TeachRecipe, seed: int, device: str, threads: int, shadows: Sequence[Shadow] = ()
+) -> Trainer:
+    settings = _settings(recipe)
+    env: VecEnv = make_env(task, settings.num_envs, sticky=recipe.sticky, threads=threads)
+    if shadows:
+        env = Watched(env, [shadow.observe for shadow in shadows])
     with seeded_init(seed, "teacher", task.name):
         net = build_network(task, recipe.network, training=True).to(device)
     maker: Any = {"pqn": PQN, "dqn": DQN}[recipe.algorithm]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from polydistill.errors import UserError
-from polydistill.evaluation.experiment import CurvePoint, add_run, update_readme
+from polydistill.evaluation.experiment import CurvePoint, add_run, sort_experiment, update_readme, write_paper
 from polydistill.evaluation.rows import Row, append_rows, read_csv
 from polydistill.evaluation.scores import summarise, to_json
-from polydistill.evaluation.tables import Result, fill_tables
+from polydistill.evaluation.tables import PaperNumber, Result, fill_tables
 
 RUN: dict[str, Any] = {
     "command": "polydistill distill --teachers zoo/pong zoo/freeway --seed 0",
@@ -28,8 +28,17 @@ RUN: dict[str, Any] = {
 }
 
 
-def run_folder(path: Path, *, kind: str = "mimic", seed: int = 0, pong: float = 19.0, teacher: float = 20.0) -> Path:
-    """A finished run with an evaluation at 0 updates and one at 500, two episodes a task, and the teachers' rows."""
+def run_folder(
+    path: Path,
+    *,
+    kind: str = "mimic",
+    seed: int = 0,
+    pong: float = 19.0,
+    teacher: float = 20.0,
+    games: tuple[str, ...] = ("pong", "freeway"),
+    end: int = 500,
+) -> Path:
+    """A finished run with an evaluation at 0 updates and one at ``end``, two episodes a task; teachers too."""
     path.mkdir()
     (path / "run.json").write_text(json.dumps({**RUN, "student": {**RUN["student"], "kind": kind}}))
 
@@ -37,12 +46,13 @@ def run_folder(path: Path, *, kind: str = "mimic", seed: int = 0, pong: float = 
         return [
             Row(variant, task, seed, updates, 4 * updates, "noop", i, 100, score + (-1) ** i)
             for task, score in scores.items()
+            if task in games
             for i in range(2)
         ]
 
     teachers, last = (
         rows("teacher", 0, {"pong": teacher, "freeway": 28.0}),
-        rows(kind, 500, {"pong": pong, "freeway": 28.0}),
+        rows(kind, end, {"pong": pong, "freeway": 28.0}),
     )
     append_rows(path / "scores.csv", [*rows(kind, 0, {"pong": -21.0, "freeway": 0.0}), *last, *teachers])
     summary = summarise(last, teachers, {"pong": -20.0}, protocol={"name": "noop", "epsilon": 0.05, "episodes": 2})
@@ -52,9 +62,9 @@ def run_folder(path: Path, *, kind: str = "mimic", seed: int = 0, pong: float = 
         *(
             {
                 "kind": "eval", "updates": u, "control_steps": 4 * u,
-                "tasks": {"pong": {"score": s, "low": None, "high": s + 1, "teacher": 20.0, "percent": 5 * s}},
+                "tasks": {games[0]: {"score": s, "low": None, "high": s + 1, "teacher": 20.0, "percent": 5 * s}},
             }
-            for u, s in ((0, -21.0), (500, 19.0))
+            for u, s in ((0, -21.0), (end, 19.0))
         ),
     ]  # fmt: skip
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "ev')
@@ -70,15 +80,15 @@ def test_a_run_fills_an_experiment(tmp_path: Path) -> None:
     added = add_run(run_folder(tmp_path / "run"), experiment)
     assert sorted(files(experiment)) == ["README.md", "command.txt", "curves.csv", "scores.csv"]
     assert (experiment / "scores.csv").read_text() == (
-        "variant,task,seed,updates,control_steps,protocol,score,teacher_score,percent\n"
-        "mimic,pong,0,500,2000,noop,19.0,20.0,95.0\n"
-        "mimic,freeway,0,500,2000,noop,28.0,28.0,100.0\n"
+        "variant,task,seed,updates,control_steps,protocol,score,teacher_score,percent,parameters\n"
+        "mimic,pong,0,500,2000,noop,19.0,20.0,95.0,1\n"
+        "mimic,freeway,0,500,2000,noop,28.0,28.0,100.0,1\n"
     )
     assert read_csv(experiment / "scores.csv", Result) == added
     points = read_csv(experiment / "curves.csv", CurvePoint)
     assert [(p.updates, p.score, p.percent) for p in points] == [(0, -21.0, -105.0), (500, 19.0, 95.0)]
     assert (experiment / "command.txt").read_text() == (
-        "# mimic, seed 0, noop\n"
+        "# mimic, pong + freeway, seed 0, noop\n"
         "# commit 0123abc; 2 cores of Some CPU, 8 GB, cpu; started 2025-01-01T00:00:00, 600 s\n"
         "polydistill distill --teachers zoo/pong zoo/freeway --seed 0\n"
     )
@@ -96,6 +106,7 @@ README = """
 | **geometric mean**, % of teacher |  | 97.5 |
 | **arithmetic mean**, % of teacher |  | 97.5 |
 | **IQM**, % of teacher |  | 97.5 |
+| parameters |  | 1 |
 
 Raw scores (% of teacher) under protocol noop, one seed; 500 updates, 2,000 control steps.
 From [scores.csv](scores.csv).
@@ -222,3 +233,84 @@ def test_broken_markers_are_refused_and_nothing_is_written(tmp_path: Path, text:
     with pytest.raises(UserError, match=message):
         fill_tables(readme)
     assert readme.read_text() == text
+
+
+def test_runs_of_single_tasks_live_together(tmp_path: Path) -> None:
+    experiment = tmp_path / "demo"
+    for task in ("pong", "freeway"):
+        add_run(run_folder(tmp_path / task, games=(task,)), experiment)
+    assert {(r.task, r.seed) for r in read_csv(experiment / "scores.csv", Result)} == {("pong", 0), ("freeway", 0)}
+    assert {p.task for p in read_csv(experiment / "curves.csv", CurvePoint)} == {"pong", "freeway"}
+    commands = (experiment / "command.txt").read_text()
+    assert commands.count("polydistill distill") == 2
+    assert "# mimic, pong, seed 0, noop\n" in commands
+    before = files(experiment)
+    add_run(run_folder(tmp_path / "again", games=("pong",)), experiment)
+    after = files(experiment)
+    assert sorted(after["scores.csv"].splitlines()) == sorted(before["scores.csv"].splitlines())
+    assert after["command.txt"].count(b"polydistill distill") == 2
+
+
+def test_a_paper_stands_beside_and_each_variant_has_its_budget(tmp_path: Path) -> None:
+    experiment = tmp_path / "demo"
+    write_paper(
+        experiment,
+        [
+            PaperNumber("pong", "kl", 101.0, "A paper, Table 1; its own starts"),
+            PaperNumber("freeway", "kl", 99.0, "A paper, Table 1; its own starts"),
+            PaperNumber("pong", "big", 50.0, "A paper, Table 2"),
+            PaperNumber("qbert", "kl", 155.0, "A paper, Table 1; its own starts"),
+        ],
+    )
+    add_run(run_folder(tmp_path / "a"), experiment, variant="kl")
+    add_run(run_folder(tmp_path / "b", end=1500), experiment, variant="big")
+    add_run(run_folder(tmp_path / "c"), experiment, variant="none")
+    text = (experiment / "README.md").read_text()
+    assert "| task | teacher | kl | kl, paper | big | big, paper | none |\n" in text
+    assert "| pong | 20.0 | 19.0 (95.0 %) | 101.0 % | 19.0 (95.0 %) | 50.0 % | 19.0 (95.0 %) |\n" in text
+    assert "| freeway | 28.0 | 28.0 (100.0 %) | 99.0 % | 28.0 (100.0 %) | – | 28.0 (100.0 %) |\n" in text
+    assert "| **geometric mean**, % of teacher |  | 97.5 | 100.0 | 97.5 | – | 97.5 |\n" in text
+    assert "| parameters |  | 1 |  | 1 |  | 1 |\n" in text
+    assert "counts as 1 %" not in text  # a task that the paper lacks is no score of 0
+    assert (
+        "under protocol noop, one seed; kl: 500 updates, 2,000 control steps; big: 1,500 updates, 6,000 control steps; "
+        "none: 500 updates, 2,000 control steps.\n" in text
+    )
+    told = (
+        "Paper, in % of its own teachers: A paper, Table 1; its own starts; A paper, Table 2 ([paper.csv](paper.csv))."
+    )
+    assert told in text
+    write_paper(experiment, [])
+    update_readme(experiment)
+    assert not (experiment / "paper.csv").exists()
+    assert "paper" not in (experiment / "README.md").read_text()
+
+
+def test_an_experiment_has_its_own_order(tmp_path: Path) -> None:
+    experiment = tmp_path / "demo"
+    for variant, seed in (("b", 1), ("z", 0), ("a", 0), ("b", 0)):
+        add_run(run_folder(tmp_path / f"{variant}{seed}", seed=seed), experiment, variant=variant)
+    before = set(read_csv(experiment / "scores.csv", Result))
+    sort_experiment(experiment, ["a", "b"], ["freeway", "pong"])
+    rows = read_csv(experiment / "scores.csv", Result)
+    assert [(r.variant, r.seed, r.task) for r in rows[:4]] == [
+        ("a", 0, "freeway"), ("a", 0, "pong"), ("b", 0, "freeway"), ("b", 0, "pong"),
+    ]  # fmt: skip
+    assert rows[-1].variant == "z"
+    assert set(rows) == before
+    points = read_csv(experiment / "curves.csv", CurvePoint)
+    assert [(p.variant, p.seed, p.updates) for p in points[:4]] == [
+        ("a", 0, 0), ("a", 0, 500), ("b", 0, 0), ("b", 0, 500),
+    ]  # fmt: skip
+
+
+def test_words_and_pictures_of_a_readme(tmp_path: Path) -> None:
+    experiment = tmp_path / "demo"
+    add_run(run_folder(tmp_path / "a"), experiment, words="What is compared.\n")
+    add_run(run_folder(tmp_path / "b", seed=1), experiment, words="Other words.")
+    readme = experiment / "README.md"
+    assert readme.read_text().startswith("# demo\n\nWhat is compared.\n\n<!-- table:. -->\n| task |")
+    assert "Other words" not in readme.read_text()
+    for _ in range(2):
+        update_readme(experiment, pictures={"curves.svg": "the curves"})
+    assert readme.read_text().count("![the curves](curves.svg)") == 1

@@ -60,8 +60,12 @@ def first_action(obs: np.ndarray) -> np.ndarray:
 
 def test_rules_are_the_papers() -> None:
     for rules in RULES.values():
-        assert (rules.epsilon, rules.noop_max, rules.max_frames) == (0.05, 30, 108_000)
-    assert (RULES["noop"].sticky, RULES["sticky"].sticky) == (0.0, 0.25)
+        assert (rules.epsilon, rules.max_frames) == (0.05, 108_000)
+    assert [(name, rules.sticky, rules.noop_max) for name, rules in RULES.items()] == [
+        ("noop", 0.0, 30),
+        ("sticky", 0.25, 30),
+        ("starts", 0.0, 0),
+    ]
     with pytest.raises(FrozenInstanceError):
         RULES["noop"].epsilon = 0.0  # type: ignore[misc]
 

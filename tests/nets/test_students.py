@@ -16,7 +16,7 @@ from polydistill.optim import DQNRMSprop
 from polydistill.rng import seeded_init
 from polydistill.tasks import ATARI_AXIS, Suite, Task
 
-NAMES = ["controllers", "mimic", "task_torsos"]
+NAMES = ["controllers", "mcdqn", "mimic", "task_torsos"]
 ATARI = Suite(
     (
         Task("freeway", "atari", ("NOOP", "UP", "DOWN"), (4, 84, 84), stack=4),
@@ -26,7 +26,12 @@ ATARI = Suite(
 SMALL = Suite(
     (Task("a", "catch", ("LEFT", "NOOP", "RIGHT"), (1, 10, 5)), Task("b", "catch", ("NOOP", "JUMP"), (1, 10, 5)))
 )
-OPTIONS = {"controllers": {"hidden": 32}, "mimic": {"hidden": 32}, "task_torsos": {"widths": [48, 32]}}
+OPTIONS = {
+    "controllers": {"hidden": 32},
+    "mcdqn": {"hidden": 32},
+    "mimic": {"hidden": 32},
+    "task_torsos": {"widths": [48, 32]},
+}
 
 
 def build(name: str, suite: Suite, seed: int = 0, bf16: bool = False) -> Student:

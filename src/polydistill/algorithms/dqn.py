@@ -1,9 +1,12 @@
-"""The Nature DQN (Mnih et al. 2015), after the authors' code where code and article disagree: the `nature` teacher."""
+"""The Nature DQN (Mnih et al. 2015), after the authors' code where code and article disagree: the `nature` teacher.
+
+What it shares with the multi-task DQN: the settings, one game's :class:`Player`, the loss, the optimiser.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from polydistill.algorithms.pqn import Exploration
 from polydistill.envs.base import VecEnv
-from polydistill.ops.policy import epsilon_greedy
+from polydistill.ops.policy import epsilon_greedy, greedy
 from polydistill.ops.value import clipped_td_loss, double_dqn_target, dqn_target, linear_schedule, td_error
 from polydistill.optim import DQNRMSprop, flatten_optimizer, restore_optimizer
 from polydistill.replay.stacks import Stacks
@@ -30,8 +34,12 @@ class DQNSettings(Settings):
         update_period: Control steps (of all copies together) per update.
         target_period: Between copies to the target network, counted in ``target_period_unit``: the authors' code counts
             control steps, the article's table says updates.
+        n_step: Control steps that a transition spans; more than 1 is not the Nature agent's (Hessel et al. 2018).
+        optimizer: ``adam`` is not the Nature agent's; it makes more of few updates.
         eps: RMSProp's, inside the root, for gradients summed over the minibatch as in the authors' code.
         epsilon_steps: Epsilon falls linearly over these, from ``learning_starts`` on.
+        hold: An exploratory action is held for min(zeta(2), hold) control steps (Dabney et al. 2021), which sparse
+            rewards need; 1 is the Nature agent's epsilon-greedy.
         life_loss_terminal: A lost life ends the bootstrap (never the game).
         double: Double DQN targets (van Hasselt et al. 2016); not part of the Nature agent.
     """
@@ -39,19 +47,107 @@ class DQNSettings(Settings):
     num_envs: int = Field(1, ge=1)
     minibatch: int = Field(32, ge=1)
     gamma: float = Field(0.99, gt=0, le=1)
+    n_step: int = Field(1, ge=1)
     capacity: int = Field(1_000_000, ge=1)
     learning_starts: int = Field(50_000, ge=1)
     update_period: int = Field(4, ge=1)
     target_period: int = Field(10_000, ge=1)
     target_period_unit: Literal["control_steps", "updates"] = "control_steps"
+    optimizer: Literal["rmsprop", "adam"] = "rmsprop"
     learning_rate: float = Field(2.5e-4, gt=0)
     rho: float = Field(0.95, gt=0, lt=1)
     eps: float = Field(0.01, gt=0)
     epsilon_start: float = Field(1.0, ge=0, le=1)
     epsilon_end: float = Field(0.1, ge=0, le=1)
     epsilon_steps: int = Field(1_000_000, ge=0)
+    hold: int = Field(1, ge=1)
     life_loss_terminal: bool = True
     double: bool = False
+
+    def epsilon(self, steps: int) -> float:
+        """Exploration after ``steps`` control steps: ``epsilon_start`` up to ``learning_starts``, then falling."""
+        return linear_schedule(steps, self.epsilon_start, self.epsilon_end, self.learning_starts, self.epsilon_steps)
+
+    def target_due(self, unit: str, before: int, after: int) -> bool:
+        """Whether a period of the target network ended between two counts of ``control_steps`` or ``updates``."""
+        return unit == self.target_period_unit and before // self.target_period != after // self.target_period
+
+
+class Player:
+    """Copies of one game that fill its memory. Rewards are clipped to [-1, 1] there, and a lost life may end it all.
+
+    Args:
+        env: Copies of the game.
+        budget_bytes: The memory's, at most; None: no limit but its capacity.
+    """
+
+    def __init__(self, env: VecEnv, settings: DQNSettings, budget_bytes: int | None = None):
+        self.env, self.s = env, settings
+        task = env.task
+        stacks = Stacks(task.obs_shape, task.stack, np.dtype(task.obs_dtype), env.num_envs)
+        self.memory = TransitionMemory(settings.capacity, stacks, settings.n_step, settings.gamma, budget_bytes)
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """Begin new episodes; ``obs`` then is what to act on."""
+        n = self.env.num_envs
+        self.obs = self.env.reset(seed)
+        self._returns = np.zeros(n)
+        rng, idle = stream(seed, "held actions", self.env.task.name), np.zeros(n, np.int64)
+        self._held = Exploration(self.env.task.n_actions, rng, True, 2.0, self.s.hold, idle, idle)
+
+    def choose(self, q: Tensor, epsilon: float, generator: torch.Generator) -> np.ndarray:
+        """Values ``[N, n_actions]`` of the game's own actions -> epsilon-greedy actions int64 ``[N]``."""
+        if self.s.hold == 1:
+            return epsilon_greedy(q, epsilon, None, generator).cpu().numpy()
+        return self._held.choose(greedy(q, None, generator).cpu().numpy(), epsilon)
+
+    def step(self, actions: np.ndarray) -> list[float]:
+        """One control step in each copy, int ``[N]`` in the game's own actions; raw returns of episodes that ended."""
+        step = self.env.step(actions)
+        after = step.obs
+        if step.final_obs is not None:
+            ended = step.ended.reshape(-1, *[1] * (after.ndim - 1))
+            after = np.where(ended, step.final_obs, step.obs)
+        terminated = step.terminated | (step.life_lost & self.s.life_loss_terminal)
+        self.memory.append(self.obs, actions, np.clip(step.reward, -1, 1), terminated, step.truncated, after)
+        self.obs = step.obs
+        self._returns += step.reward
+        finished: list[float] = self._returns[step.ended].tolist()
+        self._returns[step.ended] = 0
+        return finished
+
+
+def dqn_loss(
+    q: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    terminated: Tensor,
+    q_next_target: Tensor,
+    q_next_online: Tensor | None,
+    discount: Tensor | float,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Clipped loss of each transition ``[...]``; ``q`` and the values of the next state are ``[..., A]``.
+
+    Args:
+        discount: Of the next state's value, ``[...]``: gamma, or gamma^n after n steps.
+        q_next_online: With it the target is double DQN's; None: the Nature agent's.
+        valid: bool, broadcast to ``[..., A]``: no other action is in the maximum.
+    """
+    if q_next_online is None:
+        target = dqn_target(reward, terminated, q_next_target, discount, valid)
+    else:
+        target = double_dqn_target(reward, terminated, q_next_online, q_next_target, discount, valid)
+    return clipped_td_loss(td_error(q, action, target))
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], settings: DQNSettings, examples: int) -> torch.optim.Optimizer:
+    """The optimiser for gradients averaged over ``examples`` transitions."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(parameters, settings.learning_rate, eps=1.5e-4, fused=True)  # eps: Hessel et al. 2018
+    # the mean over the minibatch here, the sum in the authors' code: eps / B^2 makes the steps equal
+    return DQNRMSprop(parameters, settings.learning_rate, settings.rho, eps=settings.eps / examples**2)
 
 
 class DQN:
@@ -60,15 +156,12 @@ class DQN:
     report_every = 1_000  # control steps between two metrics
 
     def __init__(self, env: VecEnv, net: nn.Module, settings: DQNSettings, total_steps: int, seed: int, device: str):
-        self.env, self.net, self.s, self.seed, self.device = env, net, settings, seed, device
+        self.net, self.s, self.seed, self.device = net, settings, seed, device
         self.target = copy.deepcopy(net).requires_grad_(False)
         self.steps = self.updates = 0
-        s = settings
-        # the mean over the minibatch here, the sum in the authors' code: eps / B^2 makes the steps equal
-        self.optimizer = DQNRMSprop(net.parameters(), s.learning_rate, s.rho, eps=s.eps / s.minibatch**2)
-        task = env.task
-        stacks = Stacks(task.obs_shape, task.stack, np.dtype(task.obs_dtype), env.num_envs)
-        self.memory = TransitionMemory(s.capacity, stacks, n=1, gamma=s.gamma)
+        self.optimizer = make_optimizer(net.parameters(), settings, settings.minibatch)
+        self.player = Player(env, settings)
+        self.memory = self.player.memory
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Target network, optimiser, counters. The replay memory is filled again on resume."""
@@ -82,51 +175,35 @@ class DQN:
         self.steps, self.updates = counters["steps"], counters["updates"]
 
     def epsilon(self) -> float:
-        """Exploration after ``steps`` control steps: 1 up to ``learning_starts``, then falling."""
-        s = self.s
-        return linear_schedule(self.steps, s.epsilon_start, s.epsilon_end, s.learning_starts, s.epsilon_steps)
+        """Exploration after ``steps`` control steps."""
+        return self.s.epsilon(self.steps)
 
     def run(self) -> Iterator[dict[str, float]]:
         """Endless: yields metrics every thousand control steps."""
-        s, n = self.s, self.env.num_envs
+        s, player, n = self.s, self.player, self.player.env.num_envs
         rng = stream(self.seed, "replay", self.steps)
         generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "behaviour", self.steps))
-        obs = self.env.reset(self.seed + self.steps % 100_003)  # a resumed run starts new episodes
+        player.reset(self.seed + self.steps % 100_003)  # a resumed run starts new episodes
         start = self.steps  # and plays `learning_starts` steps with its present policy before it learns
-        returns = np.zeros(n)
         finished: list[float] = []
         losses: list[Tensor] = []
         held_out: Tensor | None = None
         q_mean, owed, due = float("nan"), 0.0, self.steps + self.report_every
         while True:
             with torch.inference_mode():
-                q = self.net(self._tensor(obs))
-            actions = epsilon_greedy(q, self.epsilon(), None, generator).cpu().numpy()
-            step = self.env.step(actions)
-            after = step.obs
-            if step.final_obs is not None:
-                ended = step.ended.reshape(-1, *[1] * (obs.ndim - 1))
-                after = np.where(ended, step.final_obs, step.obs)
-            terminated = step.terminated | (step.life_lost & s.life_loss_terminal)
-            self.memory.append(obs, actions, np.clip(step.reward, -1, 1), terminated, step.truncated, after)
-            obs = step.obs
-            returns += step.reward
-            finished += returns[step.ended].tolist()
-            returns[step.ended] = 0
+                q = self.net(self._tensor(player.obs))
+            finished += player.step(player.choose(q, self.epsilon(), generator))
             before, self.steps = self.steps, self.steps + n
             if self.steps - start >= s.learning_starts:
                 if held_out is None:
-                    held_out = self._tensor(self.memory.sample(rng, VALIDATION_STATES)[1].obs)
+                    held_out = self._tensor(player.memory.sample(rng, VALIDATION_STATES)[1].obs)
                 owed += n / s.update_period
                 while owed >= 1:
                     owed -= 1
-                    losses.append(self._learn(self.memory.sample(rng, s.minibatch)[1]))
-                    if s.target_period_unit == "updates" and self.updates % s.target_period == 0:
+                    losses.append(self._learn(player.memory.sample(rng, s.minibatch)[1]))
+                    if s.target_due("updates", self.updates - 1, self.updates):
                         self._copy()
-                if (
-                    s.target_period_unit == "control_steps"
-                    and before // s.target_period != self.steps // s.target_period
-                ):
+                if s.target_due("control_steps", before, self.steps):
                     self._copy()
             if self.steps >= due:
                 due += self.report_every
@@ -140,15 +217,12 @@ class DQN:
 
     def _learn(self, batch: Transitions) -> Tensor:
         obs, after = self._tensor(batch.obs), self._tensor(batch.next_obs)
-        reward, terminated = self._tensor(batch.reward), self._tensor(batch.terminated)
+        columns = (batch.action, batch.reward, batch.terminated, batch.discount)
+        action, reward, terminated, discount = (self._tensor(column) for column in columns)
         with torch.no_grad():
             q_next = self.target(after)
-            target = (
-                double_dqn_target(reward, terminated, self.net(after), q_next, self.s.gamma)
-                if self.s.double
-                else dqn_target(reward, terminated, q_next, self.s.gamma)
-            )
-        loss = clipped_td_loss(td_error(self.net(obs), self._tensor(batch.action), target)).mean()
+            online = self.net(after) if self.s.double else None
+        loss = dqn_loss(self.net(obs), action, reward, terminated, q_next, online, discount).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -1,22 +1,22 @@
 """Experiments kept as ``results/<experiment>/``, filled from finished runs.
 
 ``command.txt`` (command, commit, machine of every run), ``scores.csv`` (one row per variant, task, seed and protocol),
-``curves.csv`` (the evaluations during training) and ``README.md`` (words by hand, table by
-:mod:`~polydistill.evaluation.tables`). Only files of a run are read, never live objects.
+``curves.csv`` (the evaluations during training), ``paper.csv`` (what a paper reports) and ``README.md`` (words by hand,
+table by :mod:`~polydistill.evaluation.tables`). Only files of a run are read, never live objects.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from polydistill.errors import UserError
 from polydistill.evaluation.rows import read_csv, read_rows, write_csv
-from polydistill.evaluation.tables import Result, close, fill_tables, opening
+from polydistill.evaluation.tables import PAPER, PaperNumber, Result, close, fill_tables, opening
 
 SCORES, CURVES, COMMANDS, README = "scores.csv", "curves.csv", "command.txt", "README.md"
 
@@ -39,16 +39,17 @@ class CurvePoint:
     percent: float
 
 
-def add_run(run: Path, experiment: Path, variant: str | None = None) -> list[Result]:
+def add_run(run: Path, experiment: Path, variant: str | None = None, words: str = "") -> list[Result]:
     """Add a finished run to an experiment and renew the experiment's README.
 
-    Adding a run again, or another run with its variant, seed and protocol, replaces what was there. The seed, the
+    Adding a run again, or another run of its variant, tasks, seed and protocol, replaces what was there. The seed, the
     updates and the control steps are those of the student's last evaluation in the run's ``scores.csv``.
 
     Args:
         run: A run folder with ``run.json``, ``summary.json``, ``scores.csv`` and, for curves, ``metrics.jsonl``.
         experiment: ``results/<experiment>``; made if it is not there.
         variant: What the tables call this run; by default the kind of student in ``run.json``.
+        words: What a new README begins with.
 
     Returns:
         The rows that were added to the experiment's ``scores.csv``.
@@ -78,36 +79,70 @@ def add_run(run: Path, experiment: Path, variant: str | None = None) -> list[Res
                 score=_float(scores["score"]),
                 teacher_score=_float(scores["teacher"]),
                 percent=_float(scores["percent"]),
+                parameters=int(about["student"].get("parameters") or 0),
             )
             for task, scores in summary["tasks"].items()
         ]
         curve = _read_curve(run / "metrics.jsonl", variant, last.seed)
-        block = _command_block(about, f"{variant}, seed {last.seed}, {protocol}")
+        block = _command_block(about, f"{variant}, {' + '.join(summary['tasks'])}, seed {last.seed}, {protocol}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{run}: run.json, summary.json or metrics.jsonl lacks something ({error!r})") from None
     old = _read(experiment / SCORES, Result)
     old_curve = _read(experiment / CURVES, CurvePoint)
     experiment.mkdir(parents=True, exist_ok=True)
-    write_csv(experiment / SCORES, _replaced(old, results, lambda r: (r.variant, r.seed, r.protocol)), Result)
-    write_csv(experiment / CURVES, _replaced(old_curve, curve, lambda p: (p.variant, p.seed)), CurvePoint)
+    write_csv(experiment / SCORES, _replaced(old, results, lambda r: (r.variant, r.task, r.seed, r.protocol)), Result)
+    write_csv(experiment / CURVES, _replaced(old_curve, curve, lambda p: (p.variant, p.task, p.seed)), CurvePoint)
     _write_command(experiment / COMMANDS, block)
-    update_readme(experiment)
+    update_readme(experiment, words)
     return results
 
 
-def update_readme(experiment: Path) -> None:
+def update_readme(experiment: Path, words: str = "", pictures: Mapping[str, str] | None = None) -> None:
     """Renew the table in the experiment's README; begin the README, or add the table to it, where there is none.
+
+    Args:
+        words: What a new README begins with.
+        pictures: Files in the experiment's folder -> what they show; those the README does not name yet are added.
 
     Raises:
         UserError: ``scores.csv`` is missing or damaged, or a table's end marker is.
     """
     path = experiment / README
-    text = path.read_text() if path.exists() else f"# {experiment.resolve().name}\n"
+    old = path.read_text() if path.exists() else ""
+    text = old or "\n\n".join([f"# {experiment.resolve().name}", *filter(None, [words.strip()])]) + "\n"
     if opening(".") not in text:
-        path.write_text(
-            f"{text.rstrip()}\n\n{opening('.')}\n{close()}\n\nCommands, commits and machine: `{COMMANDS}`.\n"
-        )
+        text = f"{text.rstrip()}\n\n{opening('.')}\n{close()}\n\nCommands, commits and machine: `{COMMANDS}`.\n"
+    for name, shows in (pictures or {}).items():
+        if f"({name})" not in text:
+            text = f"{text.rstrip()}\n\n![{shows}]({name})\n"
+    if text != old:
+        path.write_text(text)
     fill_tables(path)
+
+
+def write_paper(experiment: Path, numbers: Iterable[PaperNumber]) -> None:
+    """Keep what a paper reports beside the experiment's own scores; no numbers: no file."""
+    rows = list(numbers)
+    if not rows:
+        (experiment / PAPER).unlink(missing_ok=True)
+        return
+    experiment.mkdir(parents=True, exist_ok=True)
+    write_csv(experiment / PAPER, rows, PaperNumber)
+
+
+def sort_experiment(experiment: Path, variants: Sequence[str], tasks: Sequence[str]) -> None:
+    """Put the rows of an experiment in a given order, whichever run finished first; what is not named goes last.
+
+    Raises:
+        UserError: ``scores.csv`` or ``curves.csv`` is damaged.
+    """
+    by_variant, by_task = ({name: i for i, name in enumerate(names)} for names in (variants, tasks))
+
+    def place(row: Result | CurvePoint) -> tuple[int, int, int]:
+        return by_variant.get(row.variant, len(variants)), row.seed, by_task.get(row.task, len(tasks))
+
+    write_csv(experiment / SCORES, sorted(_read(experiment / SCORES, Result), key=place), Result)
+    write_csv(experiment / CURVES, sorted(_read(experiment / CURVES, CurvePoint), key=place), CurvePoint)
 
 
 def _replaced(old: Iterable[T], new: list[T], key: Callable[[T], object]) -> list[T]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from polydistill.envs.base import VecEnv
+from polydistill.evaluation.copies import Copies, Line
+from polydistill.evaluation.starts import Bundle
+from polydistill.rng import stream
 
 #: Observations ``[n, *obs_shape]`` (any ``n >= 1``) -> greedy actions int64 ``[n]`` in the task's own indices.
 Greedy = Callable[[np.ndarray], np.ndarray]
@@ -110,3 +113,65 @@ def _play(
                 number[i] += 1
                 playing[i] = used[i] < share[i]
             score[i], length[i] = 0.0, 0
+
+
+def play_starts(
+    copies: Copies,
+    greedy: Greedy | None,
+    bundle: Bundle,
+    *,
+    episodes: int,
+    epsilon: float,
+    seed: int,
+    max_steps: int | None = None,
+) -> Iterator[Episode]:
+    """Play the first ``episodes`` starts of a bundle, each once, and yield each as it ends.
+
+    A copy plays a start's actions again, without the policy; what it then sees must be what the bundle's maker saw.
+    From there the policy plays, and only its own points and steps count. A start's random actions depend on ``seed``
+    and its number alone: two policies meet the same ones at the same step, whichever copy plays, so a copy that is done
+    takes the next start.
+
+    Args:
+        copies: At most as many as there are episodes; see :func:`~polydistill.evaluation.copies.open_copies`.
+        greedy: The policy; None plays uniformly at random.
+        epsilon: Probability of a uniformly random action at each control step.
+        seed: Root of the random actions.
+        max_steps: Control steps after the hand-over that end an episode, if nothing else has; None for no such limit.
+
+    Yields:
+        Episodes whose ``number`` is that of the start.
+
+    Raises:
+        UserError: a start is not reached again.
+    """
+    starts, k = bundle.starts[:episodes], copies.task.n_actions
+    line = Line(copies, [s.seed for s in starts])
+    lengths = np.array([len(s.actions) for s in starts])
+    rngs = [stream(seed, "start", i) for i in range(len(starts))]
+    score, limit = np.zeros(copies.num_envs), np.inf if max_steps is None else max_steps
+    while line.busy.any():
+        own = line.age - lengths[line.which]  # control steps since the hand-over, [N]
+        for i in np.flatnonzero(line.busy & (own == 0)):
+            bundle.verify(int(line.which[i]), copies.task, line.obs[i])
+        playing = line.busy & (own >= 0)
+        actions = np.zeros(copies.num_envs, dtype=np.int64)
+        if greedy is not None and playing.any():
+            actions[playing] = greedy(line.obs[playing])
+        for i in np.flatnonzero(line.busy):
+            if not playing[i]:
+                actions[i] = starts[line.which[i]].actions[line.age[i]]
+                continue
+            chance, choice = rngs[line.which[i]].random(2)  # both at every step, so that the stream never shifts
+            if greedy is None or chance < epsilon:
+                actions[i] = int(choice * k)
+        step = line.step(actions)
+        for i in np.flatnonzero(line.busy & step.ended & ~playing):
+            why = f"the episode ends after {line.age[i]} of its {lengths[line.which[i]]} control steps"
+            raise bundle.broken(int(line.which[i]), why)
+        score[playing] += step.reward[playing]
+        done = playing & (step.ended | (own + 1 >= limit))
+        for i in np.flatnonzero(done):
+            yield Episode(float(score[i]), int(own[i]) + 1, int(i), int(line.which[i]))
+        score[done] = 0
+        line.advance(done)

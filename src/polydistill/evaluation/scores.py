@@ -193,7 +193,9 @@ def format_table(summary: Summary, width: int = 80) -> str:
     lines = [_line(row, widths, gap) for row in [head, *body]]
     lines.insert(1, "-" * len(lines[0]))
     total, protocol = summary.aggregate, summary.protocol
-    amount = f"{protocol['steps']:,} control steps" if protocol.get("steps") else f"{protocol.get('episodes')} episodes"
+    episodes = protocol.get("episodes")
+    amount = "all starts" if protocol["name"] == "starts" and episodes is None else f"{episodes} episodes"
+    amount = f"{protocol['steps']:,} control steps" if protocol.get("steps") else amount
     notes = [
         f"% of teacher over {len(body)} task{'s' * (len(body) > 1)}: geometric mean {_number(total.geometric_mean)}, "
         f"arithmetic mean {_number(total.arithmetic_mean)}, IQM {_number(total.iqm)}",

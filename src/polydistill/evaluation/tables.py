@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ import numpy as np
 from polydistill.errors import UserError
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.scores import RULE, aggregate
+
+PAPER = "paper.csv"
 
 _MARKED = re.compile(r"(<!-- table:(?P<where>\S+) -->)(?P<old>.*?)(?=<!-- /?table)(?P<close><!-- /table -->)?", re.S)
 
@@ -33,6 +35,7 @@ class Result:
         updates, control_steps: Optimiser steps and collected control steps when it was scored.
         score, teacher_score: Mean raw returns under ``protocol``.
         percent: ``100 * score / teacher_score``; NaN for a teacher <= 0.
+        parameters: The student's, those it does not train included; 0 if unknown.
     """
 
     variant: str
@@ -44,6 +47,22 @@ class Result:
     score: float
     teacher_score: float
     percent: float
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
+class PaperNumber:
+    """What a paper reports: the columns of an experiment's ``paper.csv``.
+
+    Attributes:
+        percent: The student's score in % of its teacher's.
+        source: Paper, table, and what its protocol has that ours has not.
+    """
+
+    task: str
+    variant: str
+    percent: float
+    source: str
 
 
 def opening(where: str) -> str:
@@ -119,41 +138,89 @@ def experiment_table(experiment: Path, link: str) -> str:
     """The Markdown table of an experiment: one line per task, one column per variant, then the means over tasks.
 
     A cell is the raw score and the % of teacher, means over seeds, with the scores' standard deviation where there are
-    several seeds. Means over tasks are taken of these cells; a variant that lacks a task has none.
+    several seeds. A variant that ``paper.csv`` has numbers of gets a second column with them. Means over tasks are
+    taken of these cells; a variant that lacks a task has none.
 
     Args:
         link: The experiment's folder as the Markdown file links to it.
 
     Raises:
-        UserError: ``scores.csv`` is missing, damaged or empty.
+        UserError: ``scores.csv`` is missing, damaged or empty, or ``paper.csv`` is damaged.
     """
     results = read_csv(experiment / "scores.csv", Result)
     if not results:
         raise UserError(f"{experiment / 'scores.csv'}: no results yet; add a finished run")
+    paper = read_csv(experiment / PAPER, PaperNumber) if (experiment / PAPER).exists() else []
     several = len({r.protocol for r in results}) > 1
     groups: dict[str, dict[str, list[Result]]] = {}  # column -> task -> one result per seed
+    of_variant: dict[str, str] = {}  # column -> variant
     for r in results:
         column = f"{r.variant} ({r.protocol})" if several else r.variant
         groups.setdefault(column, {}).setdefault(r.task, []).append(r)
+        of_variant[column] = r.variant
     tasks = list(dict.fromkeys(r.task for r in results))
     teacher = {t: sorted({_number(r.teacher_score) for r in results if r.task == t}) for t in tasks}
-    lines = [_row(["task", "teacher", *(_escape(c) for c in groups)]), _row(["---", *["---:"] * (1 + len(groups))])]
-    lines += [
-        _row([_escape(t), " / ".join(teacher[t]), *(_cell(g.get(t, [])) for g in groups.values())]) for t in tasks
-    ]
-    means = [aggregate([_mean(g, t, lambda r: r.percent) for t in tasks]) for g in groups.values()]
+    columns: list[_Column] = []
+    for name, group in groups.items():
+        means = [_mean(group, t, lambda r: r.percent) for t in tasks]
+        columns.append(_Column(name, [_cell(group.get(t, [])) for t in tasks], means, _parameters(group)))
+        told = {n.task: n.percent for n in paper if n.variant == of_variant[name]}
+        if any(t in told for t in tasks):
+            means = [told.get(t, math.nan) for t in tasks]
+            columns.append(_Column(f"{name}, paper", [_percent(m) for m in means], means, ""))
+    lines = [_row(["task", "teacher", *(_escape(c.name) for c in columns)])]
+    lines.append(_row(["---", *["---:"] * (1 + len(columns))]))
+    lines += [_row([_escape(t), " / ".join(teacher[t]), *(c.cells[i] for c in columns)]) for i, t in enumerate(tasks)]
+    totals = [aggregate(c.percents) for c in columns]
     for name in ("geometric mean", "arithmetic mean", "IQM"):
-        values = [getattr(m, name.lower().replace(" ", "_")) for m in means]
+        values = [getattr(m, name.lower().replace(" ", "_")) for m in totals]
         lines.append(_row([f"**{name}**, % of teacher", "", *(_number(v) for v in values)]))
-    seeds = len({r.seed for r in results})
-    note = (
-        f"Raw scores (% of teacher) under protocol {', '.join(dict.fromkeys(r.protocol for r in results))}"
-        f"{f', mean ± standard deviation of {seeds} seeds' if seeds > 1 else ', one seed'}; "
-        f"{_range([r.updates for r in results])} updates, {_range([r.control_steps for r in results])} control steps."
-    )
-    rule = f" {RULE}" if any(m.floored or math.isnan(m.geometric_mean) for m in means) else ""
+    if any(r.parameters for r in results):
+        lines.append(_row(["parameters", "", *(c.parameters for c in columns)]))
+    own = [m for m, c in zip(totals, columns, strict=True) if c.parameters]
+    rule = f" {RULE}" if any(m.floored or math.isnan(m.geometric_mean) for m in own) else ""
     base = "" if link == "." else f"{link.rstrip('/')}/"
-    return "\n".join([*lines, "", f"{note}{rule}", f"From [{base}scores.csv]({base}scores.csv)."])
+    sources = [f"From [{base}scores.csv]({base}scores.csv)."]
+    if len(columns) > len(groups):
+        told_by = "; ".join(dict.fromkeys(n.source for n in paper))
+        sources.append(f"Paper, in % of its own teachers: {told_by} ([{base}{PAPER}]({base}{PAPER})).")
+    return "\n".join([*lines, "", f"{_note(results, groups)}{rule}", *sources])
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the table: cells and % of teacher per task; the cell of the parameters, empty for a paper's."""
+
+    name: str
+    cells: list[str]
+    percents: list[float]
+    parameters: str
+
+
+def _note(results: Sequence[Result], groups: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
+    """Protocol, seeds and budgets; those of each column where they differ."""
+    seeds = len({r.seed for r in results})
+    budgets = {name: _budget([r for own in group.values() for r in own]) for name, group in groups.items()}
+    if len(set(budgets.values())) == 1:
+        budget = next(iter(budgets.values()))
+    else:
+        budget = "; ".join(f"{_escape(name)}: {text}" for name, text in budgets.items())
+    protocols = ", ".join(dict.fromkeys(r.protocol for r in results))
+    spread = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ", one seed"
+    return f"Raw scores (% of teacher) under protocol {protocols}{spread}; {budget}."
+
+
+def _budget(results: Sequence[Result]) -> str:
+    return f"{_range([r.updates for r in results])} updates, {_range([r.control_steps for r in results])} control steps"
+
+
+def _parameters(group: Mapping[str, Sequence[Result]]) -> str:
+    known = [r.parameters for own in group.values() for r in own if r.parameters]
+    return _range(known) if known else "–"
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{_number(value)} %"
 
 
 def _mean(group: dict[str, list[Result]], task: str, value: Callable[[Result], float]) -> float:

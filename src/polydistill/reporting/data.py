@@ -16,6 +16,10 @@ from polydistill.evaluation.inspection import stem
 from polydistill.evaluation.rows import by_task, read_rows
 
 MARKERS = ("run.json", "recipe.yaml", "metrics.jsonl", "summary.json")  # any of these makes a folder a run
+EMBEDDED = {"names", "task", "value", "position", "marked", "marked_as", "copies", "every", "epsilon", "perplexity"} | {
+    "components", "first_convolution", "first_shared",
+    *(f"{layer}_{key}" for layer in ("first", "hidden") for key in ("points", "note", "width", "within", "same")),
+}  # fmt: skip
 
 
 @dataclass
@@ -31,6 +35,7 @@ class RunData:
         seeds: Seeds in ``scores.csv``.
         inspections: Per task the arrays of :func:`polydistill.evaluation.inspection.inspect_task`.
         videos: Per task its recording.
+        embedding: Arrays of :func:`polydistill.evaluation.embedding.embed`; ``{}`` if missing.
         missing: One clause for each thing that is not there.
     """
 
@@ -45,6 +50,7 @@ class RunData:
     seeds: list[int] = field(default_factory=list)
     inspections: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     videos: dict[str, Path] = field(default_factory=dict)
+    embedding: dict[str, np.ndarray] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -80,6 +86,7 @@ def read_run(run: Path) -> RunData:
     data.student_scores, data.seeds = _scores(data, "scores.csv", "the student's episodes", "teacher", other=True)
     data.teacher_scores, _ = _scores(data, "teacher_scores.csv", "the teachers' episodes", "teacher", other=False)
     _inspections(data)
+    _embedding(data)
     return data
 
 
@@ -164,3 +171,14 @@ def _inspections(data: RunData) -> None:
             data.videos[task] = video
     if without:
         data.missing.append(f"the inspection of {', '.join(without)} (inspection/*.npz)")
+
+
+def _embedding(data: RunData) -> None:
+    try:
+        with np.load(data.path / "inspection" / "embedding.npz", allow_pickle=False) as arrays:
+            found = dict(arrays)
+        if not str(found["note"]) and not found.keys() >= EMBEDDED:
+            raise ValueError("not an embedding")
+        data.embedding = found
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+        data.missing.append("the look inside (inspection/embedding.npz)")

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from polydistill.errors import UserError
 from polydistill.reporting import media, plots
 from polydistill.reporting.data import RunData, number, read_run
+from polydistill.reporting.embedding import look_inside
 from polydistill.reporting.statistics import AGGREGATES, TaskResult, Value, aggregates, task_results
 from polydistill.reporting.text import breakable, duration, interval, listed, millions, num, thousands, when
 
@@ -94,6 +95,7 @@ def render(data: RunData) -> str:
         agreement=_svg(plots.over_time(data, "agreement")),
         kl=_svg(plots.over_time(data, "kl")),
         inspections=[_inspection(data, task) for task in data.tasks if task in data.inspections],
+        inside=look_inside(data),
         recipe=data.recipe,
         seeds=seeds(data),
         info=data.info,

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from polydistill.envs.atari import rom_hash
 from polydistill.evaluation.protocol import EVALUATION_SEED_BASE, evaluate_task
 from polydistill.evaluation.protocol import Protocol as Evaluation
-from polydistill.evaluation.scores import mean_scores, summarise
+from polydistill.evaluation.scores import Label, mean_scores, summarise
 from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import Network, build_network, load_teacher, save_teacher, write_card
 from polydistill.training import checkpoint
 from polydistill.training.folder import RunFolder, now
+from polydistill.training.online import Online
 from polydistill.training.run import stop_on_signal
+from polydistill.training.student_folder import Scored
 
 CURVE = "curve.csv"
 COLUMNS = ("control_steps", "updates", "hours", "epsilon", "loss", "q_mean", "training_return", "evaluation")
@@ -59,6 +61,7 @@ class Teaching:
         card: What the card says beside the scores: recipe, seed and the like.
         phase: Command and settings of this sitting. A training continued under other settings lists one such entry per
             sitting on its card, with the control steps at which it began.
+        online: Students that follow; None: there are none.
     """
 
     folder: RunFolder
@@ -75,6 +78,7 @@ class Teaching:
     log_seconds: float = 30.0
     say: Callable[[str], None] = print
     device: str = "cpu"
+    online: Online | None = None
     hours: float = 0.0
     best_score: float = -float("inf")
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -101,6 +105,8 @@ class Teaching:
             for metrics in trainer.run():
                 clock = time.monotonic()
                 self.hours = before + (clock - began) / 3600
+                if self.online is not None:
+                    self.online.catch_up()
                 if "return" in metrics:
                     recent = [*recent, metrics["return"]][-50:]
                 done = trainer.steps >= self.total_steps
@@ -133,10 +139,17 @@ class Teaching:
         if score > self.best_score:
             self.best_score = score
             self.best = {k: v.detach().cpu().clone() for k, v in self.trainer.net.state_dict().items()}
-        self.say(
-            f"{self.task.name} after {self.trainer.steps:,} control steps: {score:.1f} (best {self.best_score:.1f})"
-        )
+        told = f"{self.task.name} after {self.trainer.steps:,} control steps: {score:.1f} (best {self.best_score:.1f})"
+        if self.online is not None:
+            told += ", " + self.online.evaluate(score, self._kept(), self.trainer.steps, protocol)
+        self.say(told)
         return score
+
+    def _kept(self) -> nn.Module:
+        """The best network so far as it will be written, in float32 above the convolutions; else the present one."""
+        net = build_network(self.task, self.network)
+        net.load_state_dict(self.best or self.trainer.net.state_dict())
+        return net
 
     def _greedy(self, net: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
         @torch.inference_mode()
@@ -147,7 +160,7 @@ class Teaching:
 
     def _write_curve(self, metrics: Mapping[str, float], training: float, evaluation: float) -> None:
         path = self.folder.path / CURVE
-        new = not path.exists()
+        new = self.folder.size(CURVE) == 0
         values = (
             self.trainer.steps, self.trainer.updates, round(self.hours, 4), metrics["epsilon"], metrics["loss"],
             metrics["q_mean"], training, evaluation,
@@ -169,12 +182,18 @@ class Teaching:
             "curve_bytes": self.folder.size(CURVE),
         }
         parts = {"net": self.trainer.net.state_dict(), "best": self.best, **tensors}
+        if self.online is not None:
+            followers, state["shadow"] = self.online.state()
+            parts |= followers
         checkpoint.save(self.folder.path / CHECKPOINT, self.trainer.steps, parts, state)
 
     def resume(self) -> bool:
         """Go back to the newest checkpoint. False: there is none."""
         found = checkpoint.latest(self.folder.path / CHECKPOINT)
         if found is None:
+            self.folder.truncate(CURVE, 0)  # training starts again
+            if self.online is not None:
+                self.online.load_state({}, None, self._kept())
             return False
         tensors = dict(found.tensors)
         self.trainer.net.load_state_dict(tensors.pop("net"))
@@ -185,12 +204,13 @@ class Teaching:
         if found.state["best_score"] is not None:
             self.best_score = found.state["best_score"]
         self.folder.truncate(CURVE, found.state["curve_bytes"])
+        if self.online is not None:
+            self.online.load_state(found.tensors, found.state.get("shadow"), self._kept())
         return True
 
     def finish(self) -> Teacher:
         """Write the best network as a teacher, play it from the written file, and note the score on its card."""
-        net = build_network(self.task, self.network)
-        net.load_state_dict(self.best or self.trainer.net.state_dict())
+        net = self._kept()
         card = {
             "task": self.task.to_dict(),
             "rom_sha256": rom_hash(self.task.name) if self.task.kind == "atari" else None,
@@ -204,15 +224,18 @@ class Teaching:
             "finished": now(),
         }
         save_teacher(self.folder.path, net, card)
-        return score_card(self.folder.path, self.final_episodes, self.say)
+        scored = score_card(self.folder.path, self.final_episodes, self.say)
+        if self.online is not None:
+            self.online.finish(scored, self.trainer.steps, 3600 * self.hours)
+        return load_teacher(self.folder.path)
 
 
-def score_card(folder: Path, episodes: int, say: Callable[[str], None] = print) -> Teacher:
+def score_card(folder: Path, episodes: int, say: Callable[[str], None] = print) -> Scored:
     """Play the teacher as written to ``folder``; note mean, interval and the random policy's score on its card."""
     teacher = load_teacher(folder)
     task = teacher.task
     protocol = Evaluation(episodes=episodes)
-    rows = evaluate_task(task, teacher.greedy, protocol)
+    rows = evaluate_task(task, teacher.greedy, protocol, label=Label("teacher"))
     summary = summarise(rows, [], {}, protocol=protocol.describe()).tasks[task.name]
     random = mean_scores(evaluate_task(task, None, Evaluation(episodes=30)))[task.name]
     noop = {"mean": summary.score, "low": summary.low, "high": summary.high, "episodes": episodes}
@@ -220,4 +243,4 @@ def score_card(folder: Path, episodes: int, say: Callable[[str], None] = print) 
     card = {k: v for k, v in teacher.card.items() if k != "format"}
     write_card(folder, {**card, "scores": scores})
     say(f"{task.name}: {summary.score:.1f} [{summary.low:.1f}, {summary.high:.1f}], random {random:.1f} -> {folder}")
-    return load_teacher(folder)
+    return Scored(folder, protocol, rows, random)

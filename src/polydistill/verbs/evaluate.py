@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from polydistill.errors import UserError
-from polydistill.verbs.base import Int, Switch, flag
+from polydistill.verbs.base import File, Int, Switch, flag
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,13 @@ class Evaluate:
 
     policies: Positional[Annotated[tuple[Path, ...], flag("FOLDER ...")]]
     """Runs, exported students or teachers."""
-    protocol: Annotated[str, arg(metavar="noop|sticky")] = "noop"
-    """noop: 1-30 no-ops, no sticky actions; sticky: repeats the previous action with probability 0.25."""
+    protocol: Annotated[str, arg(metavar="noop|sticky|starts")] = "noop"
+    """noop: 1-30 no-ops, no sticky actions; sticky: repeats the previous action with probability 0.25; starts: from
+    positions that another policy reached."""
+    starts: File = None
+    """Bundle of starts, or a folder of them; those that come with polydistill if not given."""
     episodes: Int = None
-    """Full episodes per task (30)."""
+    """Full episodes per task (30; starts: all of the bundle)."""
     steps: Int = None
     """Control steps per task instead."""
     device: Annotated[str, arg(metavar="NAME")] = "auto"
@@ -40,7 +43,14 @@ class Evaluate:
             raise UserError("nothing to evaluate: name a run or a teacher's folder")
         found = []
         for path in self.policies:
-            done = evaluate(path, protocol=self.protocol, episodes=self.episodes, steps=self.steps, device=self.device)
+            done = evaluate(
+                path,
+                protocol=self.protocol,
+                starts=self.starts,
+                episodes=self.episodes,
+                steps=self.steps,
+                device=self.device,
+            )
             found.append({"policy": str(path), **json.loads(to_json(done.summary))})
             if not self.json:
                 print(f"{path}\n{format_table(done.summary)}\n", flush=True)

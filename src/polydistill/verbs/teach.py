@@ -33,6 +33,8 @@ class Teach:
     """Any setting of the recipe, for example settings.num_envs=16."""
     start_from: File = None
     """A teacher of the same game whose weights training starts from."""
+    shadow_student: Annotated[str | None, flag("net1|net2|net3|NETWORK")] = None
+    """A small student that follows the best network so far; it goes to OUT/student. Its settings: --set shadow.KEY."""
     resume: Switch = False
     """Continue from the newest checkpoint in --out."""
     overwrite: Switch = False
@@ -46,6 +48,8 @@ class Teach:
         overrides = dict(parse_assignment(text) for text in self.set)
         if self.steps is not None:
             overrides["total_steps"] = self.steps
+        if self.shadow_student is not None:
+            overrides["shadow.student"] = self.shadow_student
         finished = teach(
             self.task,
             self.out or Path("zoo") / self.task,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from polydistill import plugins
 from polydistill.errors import UserError
 from polydistill.replay.samplers.base import Draw, Sampler
 
-__all__ = ["Draw", "Sampler", "make", "names"]
+__all__ = ["Draw", "Sampler", "make", "names", "takes"]
 
 GROUP = "polydistill.samplers"
 
@@ -16,6 +17,15 @@ GROUP = "polydistill.samplers"
 def names() -> list[str]:
     """Names a user may type, sorted."""
     return plugins.names(__name__, GROUP)
+
+
+def takes(name: str, setting: str) -> bool:
+    """Whether a sampler has a setting of this name.
+
+    Raises:
+        UserError: unknown sampler.
+    """
+    return setting in inspect.signature(plugins.factory(__name__, GROUP, name, "sampler")).parameters
 
 
 def make(name: str, capacity: int, slots: int, **settings: Any) -> Sampler:

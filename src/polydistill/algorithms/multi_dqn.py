@@ -1,0 +1,185 @@
+"""Multi-task DQN: one network learns several games from rewards, the baseline of two papers.
+
+Rusu et al. 2016, section 3.3 ("Multi-DQN"): one controller per game (``nets/controllers.py``). Parisotto et al. 2016,
+App. C: one shared output for all games, invalid actions ignored ("MDQN", ``nets/mimic.py``), or all but the
+convolutions apart ("MCDQN", ``nets/mcdqn.py``). The loss is single-task DQN's; each game has its own memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polydistill.algorithms.dqn import DQNSettings, Player, dqn_loss, make_optimizer
+from polydistill.envs.base import VecEnv
+from polydistill.nets.student import Student
+from polydistill.ops.policy import max_value
+from polydistill.optim import flatten_optimizer, restore_optimizer
+from polydistill.rng import stream, torch_seed
+
+#: ``lockstep``: all games play, and one update learns from all of them (Parisotto et al., the authors' code).
+#: ``episode``: one game plays and is learnt from until an episode of it ends, then the next (Rusu et al.).
+Switch = Literal["lockstep", "episode"]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser step. Tensors are detached, on the learner's device.
+
+    Attributes:
+        tasks: Rows of the suite that were learnt from.
+        loss: ``[len(tasks)]``, mean clipped loss.
+        q_mean: ``[len(tasks)]``, mean of the best valid action's value.
+    """
+
+    tasks: Sequence[int]
+    loss: Tensor
+    q_mean: Tensor
+
+
+class MultiDQN:
+    """One network, several games; iterate :meth:`run`.
+
+    A period of the settings (``update_period``, ``target_period``) counts control steps of one game in lock-step, and
+    of whichever game plays when games switch: either way an update belongs to as many steps of every game it sees.
+    ``learning_starts`` and epsilon count each game's own steps.
+
+    Args:
+        envs: One per task of the student's suite, with the same number of copies.
+        student: Its outputs are read as Q-values, those of valid actions alone.
+        settings: ``minibatch`` is per game.
+        seed: Root of all randomness.
+        budget_bytes: Of each memory, at most.
+    """
+
+    def __init__(
+        self,
+        envs: Sequence[VecEnv],
+        student: Student,
+        settings: DQNSettings,
+        switch: Switch = "lockstep",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        budget_bytes: int | None = None,
+    ):
+        self.student, self.suite, self.s, self.switch = student, student.suite, settings, switch
+        self.seed, self.device = seed, torch.device(device)
+        self.players = [Player(env, settings, budget_bytes) for env in envs]
+        self.target = copy.deepcopy(student).requires_grad_(False)
+        at_once = len(envs) if switch == "lockstep" else 1
+        self.optimizer = make_optimizer(student.parameters(), settings, settings.minibatch * at_once)
+        self.valid = torch.tensor(self.suite.valid, device=self.device)[:, None]  # [G, 1, A]
+        self.task_steps, self.task_updates = [0] * len(envs), [0] * len(envs)
+        self.clock = self.updates = self.turn = 0
+        self.finished: list[deque[float]] = [deque(maxlen=100) for _ in envs]  # returns of each game's last episodes
+
+    @property
+    def control_steps(self) -> int:
+        """Control steps of all games together."""
+        return sum(self.task_steps)
+
+    def epsilon(self, task: int) -> float:
+        """Exploration in a game."""
+        return self.s.epsilon(self.task_steps[task])
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Target network, optimiser, counters. The memories are filled again on resume."""
+        tensors = {"target": self.target.state_dict(), "optimizer": flatten_optimizer(self.optimizer)}
+        names = ("clock", "updates", "turn", "task_steps", "task_updates")
+        return tensors, {name: getattr(self, name) for name in names}
+
+    def load_state(self, tensors: dict[str, dict[str, Tensor]], counters: dict[str, Any]) -> None:
+        """Undo :meth:`state`. The student is the caller's."""
+        self.target.load_state_dict(tensors["target"])
+        restore_optimizer(self.optimizer, tensors.get("optimizer", {}))
+        self.clock, self.updates, self.turn = counters["clock"], counters["updates"], counters["turn"]
+        self.task_steps, self.task_updates = list(counters["task_steps"]), list(counters["task_updates"])
+
+    def run(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[Update]:
+        """Endless: yields every update. ``stopping`` ends it between two control steps.
+
+        Going on after :meth:`load_state`, games begin new episodes and play ``learning_starts`` steps before they are
+        learnt from again.
+        """
+        s, copies, games = self.s, self.players[0].env.num_envs, len(self.players)
+        rng = stream(self.seed, "replay", self.clock)
+        generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "behaviour", self.clock))
+        for player in self.players:
+            player.reset(self.seed + self.clock % 100_003)
+        start, owed = list(self.task_steps), 0.0
+        while not stopping():
+            tasks = list(range(games)) if self.switch == "lockstep" else [self.turn]
+            ended = self._play(tasks, generator)
+            before, self.clock = self.clock, self.clock + copies
+            if all(self.task_steps[g] - start[g] >= s.learning_starts for g in tasks):
+                owed += copies / s.update_period
+                while owed >= 1:
+                    owed -= 1
+                    yield self._learn(tasks, rng)
+            if s.target_due("control_steps", before, self.clock):
+                self._copy()
+            if ended:
+                self.turn = (self.turn + 1) % games
+
+    def _play(self, tasks: Sequence[int], generator: torch.Generator) -> bool:
+        """One control step in every copy of ``tasks``; whether an episode ended."""
+        obs = [self._tensor(self.players[g].obs) for g in tasks]
+        with torch.inference_mode():
+            q = self._values(self.student, obs, tasks)
+        ended = False
+        for g, row in zip(tasks, q, strict=True):
+            player = self.players[g]
+            returns = player.step(player.choose(row[:, list(self.suite.actions[g])], self.epsilon(g), generator))
+            self.task_steps[g] += player.env.num_envs
+            self.finished[g].extend(returns)
+            ended = ended or bool(returns)
+        return ended
+
+    def _learn(self, tasks: Sequence[int], rng: np.random.Generator) -> Update:
+        """One update from a minibatch of each of ``tasks``: a rectangle ``[len(tasks), B]``."""
+        batches = [self.players[g].memory.sample(rng, self.s.minibatch)[1] for g in tasks]
+        after = [self._tensor(b.next_obs) for b in batches]
+        valid = self.valid[list(tasks)]
+        with torch.no_grad():
+            q_next = self._values(self.target, after, tasks)
+            online = self._values(self.student, after, tasks) if self.s.double else None
+        q = self._values(self.student, [self._tensor(b.obs) for b in batches], tasks)
+        action, reward, terminated, discount = (
+            self._tensor(np.stack(column))
+            for column in (
+                [self.suite.to_axis(g, b.action) for g, b in zip(tasks, batches, strict=True)],
+                [b.reward for b in batches],
+                [b.terminated for b in batches],
+                [b.discount for b in batches],
+            )
+        )
+        per_example = dqn_loss(q, action, reward, terminated, q_next, online, discount, valid)
+        self.optimizer.zero_grad(set_to_none=True)
+        per_example.mean().backward()
+        self.optimizer.step()
+        self.updates += 1
+        for g in tasks:
+            self.task_updates[g] += 1
+        if self.s.target_due("updates", self.updates - 1, self.updates):
+            self._copy()
+        return Update(tasks, per_example.detach().mean(-1), max_value(q.detach(), valid).mean(-1))
+
+    def _values(self, net: Student, obs: Sequence[Tensor], tasks: Sequence[int]) -> Tensor:
+        """``len(tasks)`` tensors ``[N, *obs_shape]`` -> ``[len(tasks), N, A]``."""
+        if len(tasks) == len(self.suite):
+            out: Tensor = net(obs).logits
+            return out
+        return torch.stack([net.act(o, g) for o, g in zip(obs, tasks, strict=True)])
+
+    def _copy(self) -> None:
+        self.target.load_state_dict(self.student.state_dict())
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)

@@ -1,0 +1,56 @@
+"""Names of sizes: the compressed students of Rusu et al. (2016, App. B, Table A1), which are one network each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from polydistill import nets
+from polydistill.errors import UserError
+from polydistill.nets.student import Student
+from polydistill.plugins import nearest
+from polydistill.tasks import Suite
+
+#: The network whose options :data:`SIZES` are.
+KIND = "mimic"
+
+#: A name that a user types -> options of the network ``mimic``. With one Atari game and its 18 outputs they have
+#: 427,874, 113,346 and 61,954 parameters: 25 %, 7 % and 4 % of the DQN.
+SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "net1": {"channels": [16, 32, 32], "hidden": 256},
+        "net2": {"channels": [16, 16, 16], "hidden": 128},
+        "net3": {"channels": [16, 16, 16], "hidden": 64},
+    }
+)
+
+
+def resolve_student(name: str, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    """The network behind ``net1`` .. ``net3`` or behind a network's own name, and its options.
+
+    Args:
+        options: Go on top of the size's.
+
+    Raises:
+        UserError: neither a size nor a network; the nearest name is suggested.
+    """
+    if name in SIZES:
+        return KIND, {**SIZES[name], **(options or {})}
+    known = nets.names()
+    if name not in known:
+        raise UserError(f"unknown student {name!r}: {nearest(name, [*SIZES, *known])}")
+    return name, dict(options or {})
+
+
+def make_named(name: str, suite: Suite, options: Mapping[str, Any] | None = None) -> tuple[str, Student]:
+    """Build the student a user names; returns its network's name (what ``save_student`` wants) and the student.
+
+    Raises:
+        UserError: unknown name or option, or options that make no network.
+    """
+    kind, chosen = resolve_student(name, options)
+    try:
+        return kind, nets.make(kind, suite, **chosen)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise UserError(f"student options {chosen} do not make a {kind} ({error!s:.200})") from error

@@ -1,0 +1,108 @@
+"""First-in first-out queues of slots, several side by side, vectorised over a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from polydistill.errors import UserError
+from polydistill.replay.state import State, require
+
+
+class Queues:
+    """``queues`` rings of ``capacity`` slots each; who enters a full one pushes out its oldest.
+
+    Attributes:
+        count: int64 [queues], slots in each; read only.
+    """
+
+    def __init__(self, queues: int, capacity: int) -> None:
+        self.queues, self.capacity = queues, capacity
+        self._ring = np.zeros((queues, capacity), np.int32)
+        self._flat = self._ring.reshape(-1)
+        self._head = np.zeros(queues, np.int64)  # place of the oldest
+        self.count = np.zeros(queues, np.int64)
+
+    def __len__(self) -> int:
+        return int(self.count.sum())
+
+    def push(self, slots: np.ndarray, queue: np.ndarray) -> np.ndarray:
+        """Append slots, int64 [n] with n <= capacity, oldest first, each to its queue, int64 [n].
+
+        Returns:
+            Slots pushed out, int64 [m], oldest first in each queue.
+        """
+        order = queue.argsort(kind="stable")
+        slots, queue = slots[order], queue[order]
+        place = self.count[queue] + np.arange(len(slots)) - queue.searchsorted(queue)
+        head = self._head[queue]
+        at = (head + place) % self.capacity + queue * self.capacity
+        over = np.maximum(place + 1 - self.capacity, 0)  # how many this one and those before it push out
+        gone = self._flat[at[over > 0]].astype(np.int64)
+        self._flat[at] = slots
+        # Of several slots for one queue the last stands, and it counts them all.
+        self.count[queue] = place + 1 - over
+        self._head[queue] = (head + over) % self.capacity
+        return gone
+
+    def drop(self, n: int) -> np.ndarray:
+        """Take out ``n`` slots, or all: each time the oldest of the fullest queue, the first among equals."""
+        counts = self.count.tolist()
+        n = min(n, sum(counts))
+        ordered, above = sorted(counts, reverse=True), 0
+        for k, c in enumerate([*ordered[1:], 0], start=1):
+            above += ordered[k - 1]
+            if above - k * c >= n:  # the k fullest, lowered to the next one, give enough
+                break
+        level, stay = divmod(above - n, k)
+        left = [min(c, level) for c in counts]
+        higher = [j for j, c in enumerate(counts) if c > level]
+        for j in higher[len(higher) - stay :]:
+            left[j] += 1
+        gone = [self._oldest(j, c - rest) for j, (c, rest) in enumerate(zip(counts, left, strict=True))]
+        self._head = (self._head + self.count - left) % self.capacity
+        self.count[:] = left
+        return np.concatenate(gone)
+
+    def _oldest(self, queue: int, n: int) -> np.ndarray:
+        places = np.arange(self._head[queue], self._head[queue] + n)
+        return self._ring[queue].take(places, mode="wrap").astype(np.int64)
+
+    def filled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Slots, oldest first in each queue, and their queues: int64 [len(self)] both."""
+        slots = np.concatenate([self._oldest(j, int(n)) for j, n in enumerate(self.count)])
+        return slots, np.repeat(np.arange(self.queues), self.count)
+
+    def clear(self) -> None:
+        """Take out everything."""
+        self.count[:] = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self._ring.nbytes + self._head.nbytes + self.count.nbytes
+
+    def state(self) -> State:
+        """Everything, as raw arrays."""
+        return {"ring": self._ring.copy(), "head": self._head.copy(), "count": self.count.copy()}
+
+    def load_state(self, state: Mapping[str, np.ndarray], slots: int, where: str) -> None:
+        """Replace what is here by a saved state. Raises UserError where it does not fit ``slots`` slots or is damaged."""
+        require(state, self.state(), where)
+        saved = Queues(self.queues, self.capacity)
+        saved._ring[:], saved._head[:], saved.count[:] = state["ring"], state["head"], state["count"]
+        try:
+            saved.check(slots)
+        except AssertionError as broken:
+            raise UserError(f"{where}: the saved state is damaged ({broken})") from None
+        self._ring[:], self._head[:], self.count[:] = saved._ring, saved._head, saved.count
+
+    def check(self, slots: int) -> None:
+        """Raise AssertionError if an invariant broke."""
+        sane = (self.count >= 0) & (self.count <= self.capacity) & (self._head >= 0) & (self._head < self.capacity)
+        if not sane.all():
+            raise AssertionError("queues: more in a queue than it holds")
+        filled, _ = self.filled()
+        if len(np.unique(filled)) != len(filled) or (len(filled) and not 0 <= filled.min() <= filled.max() < slots):
+            raise AssertionError("queues: a slot twice or out of range")

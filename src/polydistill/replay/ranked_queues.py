@@ -1,0 +1,237 @@
+"""Queues in which the oldest leaves and the r-th largest priority is drawn: what the rank-based samplers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from polydistill.errors import UserError
+from polydistill.replay.priorities import Insertion, Priorities
+from polydistill.replay.queues import Queues
+from polydistill.replay.rank_law import rank_law
+from polydistill.replay.ranking import Ranking
+from polydistill.replay.state import State, nest, require, unnest
+
+
+#: Minibatches drawn at once, a row each: slots int64 [k, n], their probability float64 [k, n], their queue int64 [k, n].
+Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class RankedQueues:
+    """``queues`` first-in first-out queues; in each, the law ``rank ** -alpha`` over exact ranks.
+
+    **Staleness.** The fixed cost of NumPy calls is most of the cost of a minibatch, so several minibatches are drawn at
+    once: as many as hold ``staleness`` times the experiences stored, but no more than hold the likeliest experience once on
+    average. Priorities and experiences that come meanwhile count from the next such draw on. Where that is less than two
+    minibatches, each is drawn by itself and nothing is late. An evicted experience is never drawn. ``prob`` is the
+    probability with which a slot was in fact drawn.
+
+    Args:
+        queues: Number of queues.
+        capacity: Of each queue.
+        slots: Slot numbers are 0 .. slots - 1.
+        alpha: Exponent of the law.
+        insertion: What new experiences start with.
+        staleness: See above; 0: nothing is ever late.
+
+    Attributes:
+        count: int64 [queues], slots in each; read only.
+    """
+
+    def __init__(
+        self, queues: int, capacity: int, slots: int, alpha: float, insertion: Insertion, staleness: float
+    ) -> None:
+        self.capacity, self.slots, self.staleness = capacity, slots, staleness
+        self._queues = Queues(queues, capacity)
+        self._ranking = Ranking(slots, queues)
+        self._priorities = Priorities(insertion)
+        self._law = rank_law(capacity, alpha)
+        self.count = self._queues.count
+        self._ahead: Drawn = (np.zeros((0, 0), np.int64), np.zeros((0, 0)), np.zeros((0, 0), np.int64))
+        self._next = 0  # the first of them that was not handed out
+        self._watched = np.zeros(slots, bool)  # slots in them
+        self._counted()
+
+    def __len__(self) -> int:
+        return self._stored
+
+    # ------------------------------------------------------------------ storing
+    def first(self, slots: np.ndarray, priority: np.ndarray | None) -> np.ndarray:
+        """Check what ``put`` will be given and return the first priorities, float32 [n]. Nothing is changed.
+
+        Raises:
+            UserError: a bad priority, or a slot that is no slot, is not free or comes twice.
+        """
+        n = len(slots)
+        if self._stored + n > self.slots:
+            raise ValueError(f"{n} slots put where {self.slots - self._stored} are free")
+        if n:
+            self._ranking.require_free(slots)
+        first = self._priorities.first(n, priority)
+        if len(first) != n:
+            raise UserError(f"{len(first)} priorities for {n} experiences; nothing was changed")
+        return first
+
+    def put(self, slots: np.ndarray, queue: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """Append slots, oldest first, each to its queue, int64 [n], with a first priority from :meth:`first`.
+
+        Returns:
+            Slots evicted, int64 [m].
+        """
+        n = len(slots)
+        if n > self.capacity:
+            parts = [slice(i, i + self.capacity) for i in range(0, n, self.capacity)]
+            return np.concatenate([self.put(slots[part], queue[part], first[part]) for part in parts])
+        gone = self._queues.push(slots, queue)
+        self._ranking.insert(slots.copy(), queue, first)
+        self._leave(gone)
+        if len(gone) < n:  # else every queue lost as many as it took in
+            self._counted()
+        return gone
+
+    def drop(self, n: int) -> np.ndarray:
+        """Evict ``n`` slots, each time the oldest of the fullest queue."""
+        gone = self._queues.drop(n)
+        self._leave(gone)
+        self._counted()
+        return gone
+
+    def _leave(self, gone: np.ndarray) -> None:
+        if len(gone):
+            if np.count_nonzero(self._watched[gone]):
+                self._forget_ahead()
+            self._ranking.remove(gone)
+
+    def rearrange(self, slots: np.ndarray, queue: np.ndarray) -> np.ndarray:
+        """Put everything stored, ``slots`` int64 [n] oldest first, into other queues, int64 [n].
+
+        Returns:
+            Slots evicted because their new queue is full.
+        """
+        self._forget_ahead()
+        priority = self._priority()
+        self._queues.clear()
+        step = self.capacity
+        gone = [self._queues.push(slots[i : i + step], queue[i : i + step]) for i in range(0, len(slots), step)]
+        self._order(priority)
+        return np.concatenate(gone) if gone else slots
+
+    def _priority(self) -> np.ndarray:
+        """Of every slot, float32 [slots]; 0 where it is free."""
+        slots, priority = self.filled(), np.zeros(self.slots, np.float32)
+        priority[slots] = self._ranking.priority(slots)
+        return priority
+
+    def _order(self, priority: np.ndarray) -> None:
+        slots, queue = self._queues.filled()
+        self._ranking.clear()
+        self._ranking.insert(slots, queue, priority[slots])
+        self._counted()
+
+    def _counted(self) -> None:
+        self._stored = len(self._queues)
+        self._start = self.count.cumsum() - self.count
+        self._total = self._law.totals(self.count)
+
+    # ------------------------------------------------------------------ drawing
+    def draw(self, n: int, weight: np.ndarray, choose: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> Drawn:
+        """One minibatch.
+
+        Args:
+            n: Slots in it.
+            weight: Probability of each queue, float64 [queues]; 0 for an empty one.
+            choose: Called with a number k of minibatches, gives the queue of each of their slots, int64 [k * n], and
+                numbers uniform in [0, 1), float64 [k * n].
+
+        Returns:
+            slots int64 [n], their probability (that of the queue included) float64 [n], their queues int64 [n].
+        """
+        if self._next == len(self._ahead[0]) or self._ahead[0].shape[1] != n:
+            self._draw_ahead(n, weight, choose)
+        slots, prob, queue = self._ahead
+        row = self._next
+        self._next += 1
+        return slots[row], prob[row], queue[row]
+
+    def _draw_ahead(self, n: int, weight: np.ndarray, choose: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> None:
+        self._forget_ahead()
+        held = weight > 0
+        once = (self._total[held] / weight[held]).min()  # the likeliest slot of so many is drawn once on average
+        k = max(1, int(min(self.staleness * self._stored, once)) // max(n, 1))
+        queue, u = choose(k)
+        ranks = self._law.ranks(u * self._total[queue])
+        prob = self._law.powers(ranks) * (weight / np.maximum(self._total, 1.0))[queue]
+        slots = self._ranking.select(ranks + self._start[queue])
+        self._ahead = slots.reshape(k, n), prob.reshape(k, n), queue.reshape(k, n)
+        self._next = 0
+        if k > 1:
+            self._watched[slots] = True
+
+    def _forget_ahead(self) -> None:
+        self._watched[self._ahead[0]] = False
+        self._next = len(self._ahead[0])
+
+    def update(self, slots: np.ndarray, priority: np.ndarray) -> None:
+        """New priorities. Raises UserError for bad priorities and for slots that are not stored; nothing is changed."""
+        if len(slots) != len(priority):
+            raise UserError(f"{len(priority)} priorities for {len(slots)} experiences; nothing was changed")
+        self._ranking.update(slots.copy(), self._priorities.checked(priority))
+
+    # ------------------------------------------------------------------ asking
+    def queue(self, slots: np.ndarray) -> np.ndarray:
+        """Queues of slots, int64 [n]; -1 where a slot is not stored."""
+        return self._ranking.group(slots)
+
+    def mean_priority(self) -> np.ndarray:
+        """Of each queue, float64 [queues]; 0 where it is empty. Reads everything: 10 ms for a million."""
+        return self._ranking.priority_sums() / np.maximum(self.count, 1)
+
+    def filled(self) -> np.ndarray:
+        """Filled slots, queue after queue, oldest first in each."""
+        return self._queues.filled()[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held; the table of the law is counted though equal samplers of a process share it."""
+        return self._queues.nbytes + self._ranking.nbytes + self._law.nbytes + self._watched.nbytes
+
+    # ------------------------------------------------------------------ state
+    def state(self) -> State:
+        """Queues, priorities and what is drawn ahead; the order follows from them."""
+        ahead = [column[self._next :].copy() for column in self._ahead]
+        own: State = {"priority": self._priority(), "largest": np.array(self._priorities.largest)}
+        own |= dict(zip(("ahead_slots", "ahead_prob", "ahead_queue"), ahead, strict=True))
+        return own | nest("queues", self._queues.state())
+
+    def load_state(self, state: Mapping[str, np.ndarray], where: str) -> None:
+        """Replace what is here by a saved state. Raises UserError where it does not fit or is damaged."""
+        shape = state["ahead_slots"].shape if "ahead_slots" in state else (0, 0)
+        like: State = {"priority": np.zeros(self.slots, np.float32), "largest": np.zeros(())}
+        like |= {"ahead_slots": np.zeros(shape, np.int64), "ahead_prob": np.zeros(shape)}
+        require(state, like | {"ahead_queue": np.zeros(shape, np.int64)}, where)
+        priority = self._priorities.checked(state["priority"])
+        self._queues.load_state(unnest("queues", state), self.slots, where)
+        self._forget_ahead()
+        self._order(priority)
+        self._priorities.largest = float(state["largest"])
+        self._ahead = state["ahead_slots"].copy(), state["ahead_prob"].copy(), state["ahead_queue"].copy()
+        self._next = 0
+        self._watched[self._ahead[0]] = True
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant broke. Slow."""
+        self._queues.check(self.slots)
+        self._ranking.check()
+        slots, queue = self._queues.filled()
+        _true(np.array_equal(np.sort(slots), np.sort(self._ranking.order())), "queues and order hold different slots")
+        _true(np.array_equal(self._ranking.group(slots), queue), "a slot is ordered in another queue than its own")
+        _true(self._stored == len(slots), "slots miscounted")
+        ahead = self._ahead[0][self._next :].reshape(-1)
+        _true(bool(self._watched[ahead].all()), "a slot drawn ahead is not watched")
+        _true(bool(np.isin(ahead, slots).all()), "a slot drawn ahead is not stored")
+
+
+def _true(condition: object, broken: str) -> None:
+    if not condition:
+        raise AssertionError(f"ranked queues: {broken}")

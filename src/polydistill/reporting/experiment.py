@@ -1,0 +1,158 @@
+"""An experiment's two pictures: the course of training of every variant, and where each ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from polydistill.errors import UserError
+from polydistill.evaluation.experiment import CURVES, SCORES, CurvePoint
+from polydistill.evaluation.rows import read_csv
+from polydistill.evaluation.tables import PAPER, PaperNumber, Result
+from polydistill.reporting.plots import WIDE, _label_ends, _short
+from polydistill.reporting.svg import INK, MUTED, TASKS, TEACHER, axes, style, to_svg
+
+HERE = Path(__file__).parent
+CURVES_SVG, PERCENT_SVG = "curves.svg", "percent.svg"
+
+#: Files in the experiment's folder -> what they show.
+PICTURES = {
+    CURVES_SVG: "% of teacher over updates, mean over tasks, one line per variant",
+    PERCENT_SVG: "% of teacher at the end, one bar per task and variant",
+}
+
+
+def draw(experiment: Path) -> list[Path]:
+    """Write ``curves.svg`` and ``percent.svg`` of an experiment; one that has nothing to show is left out.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: a file of the experiment is missing or damaged, or a picture cannot be written.
+    """
+    results = read_csv(experiment / SCORES, Result)
+    points = read_csv(experiment / CURVES, CurvePoint) if (experiment / CURVES).exists() else []
+    paper = read_csv(experiment / PAPER, PaperNumber) if (experiment / PAPER).exists() else []
+    written = []
+    for name, picture in ((CURVES_SVG, curves(points)), (PERCENT_SVG, finals(results, points, paper))):
+        if picture is None:
+            continue
+        try:
+            (experiment / name).write_text(stand_alone(picture), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot write the picture to {experiment / name}: {error.strerror}") from None
+        written.append(experiment / name)
+    return written
+
+
+def curves(points: Sequence[CurvePoint]) -> str | None:
+    """% of teacher over updates: the mean over tasks, then over seeds, with the band from the worst seed to the best.
+
+    Tasks and seeds that were evaluated at other updates are brought to common ones by straight lines between their
+    evaluations; where one of them has not begun or has ended, the variant has no line.
+    """
+    lines = {v: _line([p for p in points if p.variant == v]) for v in dict.fromkeys(p.variant for p in points)}
+    shown = {v: line for v, line in lines.items() if line is not None}
+    if not shown:
+        return None
+    with style():
+        figure, ax = axes(1.4 * WIDE, 280)
+        ax.axhline(100, color=TEACHER, dashes=(6, 3), linewidth=1.2)
+        labels, told = [], []
+        for i, (variant, (x, seeds)) in enumerate(shown.items()):
+            colour, mean = TASKS[i % len(TASKS)], seeds.mean(0)
+            if len(seeds) > 1:
+                ax.fill_between(x, seeds.min(0), seeds.max(0), color=colour, alpha=0.18, linewidth=0)
+            ax.plot(x, mean, color=colour, marker="o", markersize=3.2)
+            labels.append((float(mean[-1]), variant, colour))
+            told.append(f"{variant} {mean[-1]:.0f} %")
+        last = max(x[-1] for x, _ in shown.values())
+        ticks = [t for t in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, last) if 0 <= t <= last]
+        ax.set_xlim(0, last)
+        ax.set_xticks(ticks, [_short(t) for t in ticks])
+        ax.set_xlabel("updates")
+        ax.set_ylabel("% of teacher, mean over tasks")
+        _label_ends(figure, ax, labels)
+        return to_svg(figure, "curves", f"At the last update: {', '.join(told)}")
+
+
+def finals(results: Sequence[Result], points: Sequence[CurvePoint], paper: Sequence[PaperNumber] = ()) -> str | None:
+    """% of teacher at the end: a bar is the mean over seeds, a dot one seed with the 95 % interval of its episodes.
+
+    A hollow diamond is the paper's number. The interval is that of the student's mean alone.
+    """
+    rows = [r for r in results if np.isfinite(r.percent)]
+    if not rows:
+        return None
+    tasks = list(dict.fromkeys(r.task for r in rows))
+    variants = list(dict.fromkeys(r.variant for r in rows))
+    spread = {(p.variant, p.task, p.seed, p.updates, p.score): (p.low, p.high) for p in points}
+    told = []
+    with style():
+        figure, ax = axes(1.4 * WIDE, 60 + len(tasks) * (34 + 20 * len(variants)))
+        ax.grid(True, axis="x")
+        ax.grid(False, axis="y")
+        ax.axvline(100, color=TEACHER, dashes=(6, 3), linewidth=1.2)
+        y, places = 0.0, []
+        for task in tasks:
+            ax.annotate(task, (0, y), xycoords=("axes fraction", "data"), color=INK, weight="bold", va="center")
+            y += 1
+            for i, variant in enumerate(variants):
+                own = [r for r in rows if r.task == task and r.variant == variant]
+                theirs = [n.percent for n in paper if n.task == task and n.variant == variant]
+                colour = TASKS[i % len(TASKS)]
+                places.append((y, variant, colour))
+                if own:
+                    mean = float(np.mean([r.percent for r in own]))
+                    ax.barh(y, mean, height=0.62, color=colour, alpha=0.3, linewidth=0)
+                    told.append(f"{task} {variant} {mean:.0f} %")
+                for k, r in enumerate(own):
+                    at = y + 0.22 * (k - (len(own) - 1) / 2) / max(len(own) - 1, 1)
+                    low, up = spread.get((r.variant, r.task, r.seed, r.updates, r.score), (np.nan, np.nan))
+                    ax.plot(100 * np.array([low, up]) / r.teacher_score, [at, at], color=colour, linewidth=1.6)
+                    ax.plot([r.percent], [at], color=colour, marker="o", markersize=4.5, linestyle="none")
+                if theirs:
+                    ax.plot(theirs, [y], color=INK, marker="D", markersize=5.5, fillstyle="none", linestyle="none")
+                y += 1
+            y += 0.4
+        ax.set_yticks([at for at, _, _ in places], [variant for _, variant, _ in places])
+        ax.set_ylim(y - 0.4, -0.8)
+        ax.spines["left"].set_visible(False)
+        ax.set_xlim(left=min(0.0, *(r.percent for r in rows)))
+        ax.margins(x=0.05)
+        ax.xaxis.set_major_locator(MaxNLocator(6))
+        ax.set_xlabel("% of the teacher's mean score" + ("; hollow: the paper's" if paper else ""), color=MUTED)
+        return to_svg(figure, "percent", f"At the end: {'; '.join(told)}")
+
+
+def stand_alone(plot: str) -> str:
+    """The text of an SVG file from a plot of the page: with the page's colours, for light and dark."""
+    css = (HERE / "style.css").read_text()
+    colours = css[: css.index("* {")].replace(":root", "svg")
+    head, rest = plot.split(">", 1)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f"{head}><style>{colours}svg{{font-family:var(--font)}}</style>{rest}\n"
+
+
+def _line(points: Sequence[CurvePoint]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Updates ``[n]`` and, per seed, the mean over tasks of % of teacher ``[seeds, n]``; None if nothing is known."""
+    series: dict[int, dict[str, list[tuple[int, float]]]] = {}
+    for p in points:
+        if np.isfinite(p.percent):
+            series.setdefault(p.seed, {}).setdefault(p.task, []).append((p.updates, p.percent))
+    tasks = {task for own in series.values() for task in own}
+    whole = [own for own in series.values() if own.keys() == tasks]  # a seed that lacks a task would shift the mean
+    if not whole:
+        return None
+    each = [np.array(sorted(dict(line).items())) for own in whole for line in own.values()]
+    begin, end = max(line[0, 0] for line in each), min(line[-1, 0] for line in each)
+    x = np.unique(np.concatenate([line[:, 0] for line in each]))
+    x = x[(x >= begin) & (x <= end)]
+    if not len(x):
+        return None
+    y = np.array([np.interp(x, line[:, 0], line[:, 1]) for line in each])
+    return x, y.reshape(len(whole), len(tasks), len(x)).mean(1)

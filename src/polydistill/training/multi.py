@@ -1,0 +1,167 @@
+"""Driving a multi-task DQN: when to log, evaluate, save and stop. Its run's files are those of a distillation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from polydistill.algorithms.multi_dqn import MultiDQN
+from polydistill.errors import UserError
+from polydistill.training import checkpoint
+from polydistill.training.callbacks import Callback, Record
+from polydistill.training.folder import RunFolder
+from polydistill.training.multi_records import Meter
+from polydistill.training.run import CHECKPOINTS, METRICS, Evaluate, Stop, stop_on_signal
+
+
+@dataclass
+class MultitaskRun:
+    """One training: the learner, its clock, and when what happens.
+
+    Attributes:
+        total_steps: Control steps of all games together at which it ends.
+        log_seconds: Seconds between records in ``metrics.jsonl``.
+        evaluate_every: Updates between evaluations; 0: none while training.
+        checkpoint_seconds: Seconds between checkpoints.
+    """
+
+    folder: RunFolder
+    learner: MultiDQN
+    total_steps: int
+    evaluate: Evaluate
+    callbacks: Sequence[Callback] = ()
+    log_seconds: float = 5.0
+    evaluate_every: int = 0
+    checkpoint_seconds: float = 180.0
+    seconds: float = 0.0  # of all sittings together
+    _evaluated: int = field(default=0, init=False)
+
+    @property
+    def names(self) -> list[str]:
+        return [task.name for task in self.learner.suite.tasks]
+
+    @property
+    def over(self) -> bool:
+        """Whether all control steps have been played."""
+        return self.learner.control_steps >= self.total_steps
+
+    def drive(self) -> bool:
+        """Train to the last control step, or to a stop asked for by a signal or a callback. True if it came to the end.
+
+        Raises:
+            NotFiniteError: the loss is NaN or infinite.
+        """
+        if self.over:
+            return True
+        learner, before = self.learner, self.seconds
+        began = saved = time.monotonic()
+        meter = Meter(learner)
+        self._tell("on_start", self.planned_updates(), self.names)
+        try:
+            with stop_on_signal() as stop:
+                for update in learner.run(lambda: stop.asked or self.over):
+                    meter.add(update)
+                    now = time.monotonic()
+                    self.seconds = before + now - began
+                    if False in [c.on_step(learner.updates) for c in self.callbacks]:
+                        stop.asked = True
+                    if stop.asked or self.over:
+                        continue  # what is owed for the last control step is still learnt
+                    evaluating = self.evaluate_every and learner.updates - self._evaluated >= self.evaluate_every
+                    saving = now - saved > self.checkpoint_seconds
+                    if evaluating or saving or now - meter.since > self.log_seconds:  # no NaN is evaluated or saved
+                        self._record("on_log", meter.record(now, self.when()))
+                    if evaluating:
+                        self._evaluate(stop)
+                        meter.restart()
+                    if saving:
+                        self._save_or_say()
+                        saved = time.monotonic()
+                self.seconds = before + time.monotonic() - began
+                if meter.filled:
+                    self._record("on_log", meter.record(time.monotonic(), self.when()))
+                self.save()
+        finally:
+            self._tell("on_end")
+        return self.over
+
+    def planned_updates(self) -> int:
+        """Updates of the whole run, as near as can be told: games that take turns end their warm-ups at odd times."""
+        s, games = self.learner.s, len(self.names)
+        each = max(self.total_steps // games - s.learning_starts, 0) // s.update_period
+        return each if self.learner.switch == "lockstep" else each * games
+
+    def when(self) -> Record:
+        """Seconds of all sittings, updates, control steps of all games: what every record begins with."""
+        learner = self.learner
+        return {
+            "seconds": round(self.seconds, 2), "updates": learner.updates, "control_steps": learner.control_steps,
+        }  # fmt: skip
+
+    def _evaluate(self, stop: Stop) -> None:
+        """An evaluation; a signal cuts it short, and it counts as not done."""
+        stop.at_once = True
+        try:
+            entries = self.evaluate(self.learner.updates)
+        except KeyboardInterrupt:
+            stop.asked = True
+            return
+        finally:
+            stop.at_once = False
+        self._evaluated = self.learner.updates
+        self._record("on_evaluation", {"kind": "eval", **self.when(), "tasks": entries})
+
+    def _record(self, event: str, record: Record) -> None:
+        self.folder.append(METRICS, record)
+        self._tell(event, record)
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(*arguments)
+
+    def _save_or_say(self) -> None:
+        try:
+            self.save()
+        except UserError as error:
+            self._tell("on_message", f"{error}; trying again in {self.checkpoint_seconds:.0f} seconds")
+
+    def save(self) -> Path:
+        """Write a checkpoint: both networks, optimiser, counters. The memories are filled again on resume.
+
+        Raises:
+            UserError: it cannot be written; the earlier ones are untouched.
+        """
+        tensors, counters = self.learner.state()
+        state = {
+            **self.when(), **counters, "evaluated": self._evaluated, "metrics_bytes": self.folder.size(METRICS),
+        }  # fmt: skip
+        folder = self.folder.path / CHECKPOINTS
+        parts = {"student": self.learner.student.state_dict(), **tensors}
+        try:
+            path = checkpoint.save(folder, self.learner.updates, parts, state)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"cannot write a checkpoint to {folder} ({error}); the earlier ones are intact") from error
+        self._tell("on_checkpoint", path)
+        return path
+
+    def resume(self) -> bool:
+        """Go back to the newest checkpoint. False: there is none, start afresh.
+
+        Raises:
+            UserError: every checkpoint is damaged.
+        """
+        found = checkpoint.latest(self.folder.path / CHECKPOINTS)
+        if found is None:
+            self.folder.truncate(METRICS, 0)
+            return False
+        tensors, state = dict(found.tensors), found.state
+        self.learner.student.load_state_dict(tensors.pop("student"))
+        self.learner.load_state(tensors, state)
+        self.seconds, self._evaluated = state["seconds"], state["evaluated"]
+        self.folder.truncate(METRICS, state["metrics_bytes"])
+        return True
