@@ -138,7 +138,7 @@ def _distill(
         summary = _final(parts, student, label, folder, callbacks)
         theirs = {name: score.teacher for name, score in summary.tasks.items()}
         folder.append(METRICS, {"kind": "eval", "final": True, **run.when(), "tasks": _eval_record(summary, theirs)})
-        if inspect:
+        if inspect and recipe.evaluation.inspect:
             _inspect(parts, masters, student, folder, callbacks)
     folder.write_json(
         "run.json", {**info, "finished": now() if finished else None, "wall_seconds": round(run.seconds, 1)}

@@ -65,12 +65,16 @@ class LearnerSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """``every`` updates a short evaluation of ``episodes``; at the end a full one of ``final_episodes``."""
+    """``every`` updates a short evaluation of ``episodes``; at the end a full one of ``final_episodes``.
+
+    ``inspect``: afterwards look for the states where the student is worse, record a video, embed its activations.
+    """
 
     every: int = Field(25_000, ge=0)
     episodes: int = Field(10, ge=1)
     final_episodes: int = Field(30, ge=1)
     protocol: ProtocolName = "noop"
+    inspect: bool = True
 
 
 class DistillRecipe(Settings):
