@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import polydistill
 from polydistill.algorithms.dqn import DQN, DQNSettings
 from polydistill.algorithms.pqn import PQN, PQNSettings
 from polydistill.envs.catch import CatchVec, catch_task
@@ -374,3 +377,26 @@ def test_frames_of_another_shape_are_refused() -> None:
         UserError, match=r"observation batch is uint8 \[16, 1, 10, 8\], expected uint8 \[16, 1, 10, 5\]"
     ):
         shadow().observe(np.zeros((16, 1, 10, 8), np.uint8))
+
+
+# Around somebody else's loop ----------------------------------------------------------------------------------------
+
+
+def test_the_guides_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The guide's DQN on CartPole, shortened."""
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "online-distillation.md"
+    code = re.findall(r"```python\n(.*?)```", guide.read_text(), re.S)[0]
+    for old, new in (
+        ("= 30_000, 2_000", "= 2_000, 1_000"),
+        ("update_period=4", "update_period=4, learning_starts=900"),
+    ):
+        assert code.count(old) == 1
+        code = code.replace(old, new)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["shadow"].seen == 2_000
+    assert names["shadow"].updates == 251  # at steps 1,000, 1,004, ... 2,000
+    assert re.fullmatch(r"( +[12]000 learner +[\d.]+ best +[\d.]+ student +[\d.]+\n){2}", capsys.readouterr().out)
+    action, _ = polydistill.load("runs/cartpole-student").predict(np.zeros(4, np.float32))
+    assert int(action) in (0, 1)

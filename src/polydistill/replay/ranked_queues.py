@@ -132,7 +132,7 @@ class RankedQueues:
     def _counted(self) -> None:
         self._stored = len(self._queues)
         self._start = self.count.cumsum() - self.count
-        self._total = self._law.totals(self.count)
+        self._total = np.maximum(self._law.totals(self.count), 1.0)  # no division by 0 for empty queues
 
     # ------------------------------------------------------------------ drawing
     def draw(self, n: int, weight: np.ndarray, choose: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> Drawn:
@@ -156,12 +156,14 @@ class RankedQueues:
 
     def _draw_ahead(self, n: int, weight: np.ndarray, choose: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> None:
         self._forget_ahead()
-        held = weight > 0
-        once = (self._total[held] / weight[held]).min()  # the likeliest slot of so many is drawn once on average
-        k = max(1, int(min(self.staleness * self._stored, once)) // max(n, 1))
+        k, at_once = 1, self.staleness * self._stored
+        if at_once >= 2 * n > 0:
+            held = weight > 0
+            once = (self._total[held] / weight[held]).min()  # the likeliest slot of so many is drawn once on average
+            k = max(1, int(min(at_once, once)) // n)
         queue, u = choose(k)
         ranks = self._law.ranks(u * self._total[queue])
-        prob = self._law.powers(ranks) * (weight / np.maximum(self._total, 1.0))[queue]
+        prob = self._law.powers(ranks) * (weight / self._total)[queue]
         slots = self._ranking.select(ranks + self._start[queue])
         self._ahead = slots.reshape(k, n), prob.reshape(k, n), queue.reshape(k, n)
         self._next = 0
