@@ -17,6 +17,7 @@ from polydistill.ops.policy import agreement
 from polydistill.training.collect import Actor
 from polydistill.training.distil import Rectangle, Schedule, distil
 from polydistill.training.learner import Learner, Minibatch
+from polydistill.training.run import telemetry
 from tests.distilling import NAMES, copies, exact_teacher, parts_of, small, states
 
 
@@ -360,3 +361,56 @@ def test_features_that_nobody_has_are_not_cached(student: str, change: dict[str,
     parts = parts_of(small(student, memory={"cache_features": True}, **change))
     with pytest.raises(UserError, match=says):
         build.actors(parts)
+
+
+@pytest.mark.parametrize("sampler", ["ranked", "hierarchical"])
+def test_priorities_come_home_and_the_student_learns(sampler: str) -> None:
+    parts = parts_of(
+        small(
+            memory={"sampler": sampler, "measure_steps": 400},
+            objective={"temperature": 0.4},
+            behaviour={"epsilon_end": 0.3},
+            learner={"batch_size": 32, "learning_rate": 5e-3},
+        )
+    )
+    first = agreements(parts)
+    learner, actors = begin(parts)
+    sent: list[float] = []
+    update = actors[0].memory.update
+    actors[0].memory.update = lambda slots, p: sent.extend(p) or update(slots, p)  # type: ignore[method-assign]
+    weights = []
+    rectangle = build.rectangle(parts, actors)
+    draw = rectangle.draw
+    rectangle.draw = lambda *x: (weights.append(y.weights.clone()), y)[1] if (y := draw(*x)) else y  # type: ignore[method-assign]
+    loop = distil(actors, learner, rectangle, parts.recipe.schedule, build.sampler_stream(parts.recipe))
+    losses = [float(x.per_example.detach().mean()) for x in islice(loop, 200)]
+    assert len(sent) == 200 * 32
+    assert max(sent) <= 2 / 3  # |delta| of three actions, SPEC 4.7.1
+    assert np.mean(losses[-25:]) < np.mean(losses[:10])
+    assert np.mean(agreements(parts)) > np.mean(first) + 0.08
+    spread = torch.stack(weights)
+    assert spread.max() == 1
+    assert spread.min() < 0.9  # importance weights that correct something
+    for actor in actors:
+        actor.memory.check()
+
+
+def test_partitions_divide_the_measured_range() -> None:
+    parts = parts_of(small(memory={"sampler": "hierarchical", "measure_steps": 400, "options": {"partitions": 4}}))
+    actors = build.actors(parts)
+    for g, actor in enumerate(actors):
+        for _ in range(30):
+            actor.step()
+        told = telemetry(actor.memory.sampler)
+        assert told is not None
+        low, high = told["edges"][0], told["edges"][-1]
+        values = parts.teachers[g](torch.from_numpy(states(NAMES[g]))).values.amax(1)
+        assert values.min() <= low < high <= values.max()
+        assert sum(told["fill"]) == 120
+
+
+def test_beta_rises_to_its_end() -> None:
+    parts = parts_of(small(memory={"beta": 0.4, "beta_end": 1.0}, schedule={"total_updates": 60}))
+    _, actors = begin(parts)
+    beta = build.rectangle(parts, actors).beta
+    assert [beta(0), beta(30), beta(60), beta(99)] == pytest.approx([0.4, 0.7, 1.0, 1.0])

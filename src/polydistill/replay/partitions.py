@@ -40,7 +40,7 @@ class Partitions:
     def around(self, value: np.ndarray) -> Partitions:
         """Partitions of a range that holds these values, float64 [n > 0], too.
 
-        A side that gives way moves by a tenth of the range at least, so that a slowly drifting value causes few changes.
+        A side that gives way moves by a tenth of the range at least: a slowly drifting value causes few changes.
         """
         low, high, step = self.low, self.high, (self.high - self.low) / 10
         smallest, largest = value.item(value.argmin()), value.item(value.argmax())
@@ -140,7 +140,10 @@ class Telemetry:
         self._loss += np.bincount(partition, loss, self._p)
 
     def take(self) -> dict[str, np.ndarray]:
-        """``put``, ``draws`` int64 [p], ``outside_rate``, ``loss_share`` float64 [p], ``dropped``; counting begins anew."""
+        """``put`` and ``draws`` int64 [p], ``outside_rate`` and ``loss_share`` float64 [p], ``dropped`` int64 [].
+
+        Counting begins anew.
+        """
         self._count()
         found = {
             "put": self._put,

@@ -8,8 +8,8 @@ import numpy as np
 
 from polydistill.errors import UserError
 
-#: First priority of an experience. ``exact``: the one handed in with it; ``max``: the largest seen so far, 1 at first, so
-#: that everything is drawn soon (Schaul et al. 2016, algorithm 1). Where none is handed in, both are the largest so far.
+#: First priority of an experience. ``exact``: the one handed in with it; ``max``: the largest seen so far, 1 at first,
+#: so that everything is drawn soon (Schaul et al. 2016, algorithm 1). Where none is handed in, both are the largest.
 Insertion = Literal["exact", "max"]
 
 _ZERO = np.zeros((), np.float32)
@@ -37,7 +37,8 @@ class Priorities:
             if not largest < np.inf or out.item(out.argmin()) < 0:
                 bad = out[~((out >= 0) & (out < np.inf))]
                 raise UserError(
-                    f"a priority is {bad[0]}: {len(bad)} of {len(out)} are NaN, infinite or negative; nothing was changed"
+                    f"a priority is {bad[0]}: {len(bad)} of {len(out)} are NaN, infinite or negative; "
+                    "nothing was changed"
                 )
             if largest > self.largest:
                 self.largest = largest
@@ -52,7 +53,7 @@ class Priorities:
 
 
 def uniform(rng: np.random.Generator, k: int, n: int, draws: Literal["independent", "stratified"]) -> np.ndarray:
-    """Numbers in [0, 1) for k minibatches of n, float64 [k * n]; stratified: of each n, one in each of n equal parts."""
+    """Numbers in [0, 1) for k minibatches of n, float64 [k * n]; stratified: in each, one in each of n equal parts."""
     u = rng.random((k, n))
     if draws == "stratified":
         u = np.minimum((np.arange(n) + u) / n, np.nextafter(1.0, 0.0))

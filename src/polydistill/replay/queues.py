@@ -88,7 +88,7 @@ class Queues:
         return {"ring": self._ring.copy(), "head": self._head.copy(), "count": self.count.copy()}
 
     def load_state(self, state: Mapping[str, np.ndarray], slots: int, where: str) -> None:
-        """Replace what is here by a saved state. Raises UserError where it does not fit ``slots`` slots or is damaged."""
+        """Replace what is here by a saved state. Raises UserError where it does not fit or is damaged."""
         require(state, self.state(), where)
         saved = Queues(self.queues, self.capacity)
         saved._ring[:], saved._head[:], saved.count[:] = state["ring"], state["head"], state["count"]

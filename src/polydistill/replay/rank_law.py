@@ -19,8 +19,8 @@ class RankLaw:
 
         sum_{t=1}^{r} t^-alpha ~ c + (r + 1/2)^(1 - alpha) / (1 - alpha),
 
-    kept a little too low, and the table says whether the rank is that one or the next. Where this fails (alpha = 1, or a
-    large one; the constructor tries every rank), and in short tables, the table is searched.
+    kept a little too low, and the table says whether the rank is that one or the next. Where this fails (alpha = 1, or
+    a large one; the constructor tries every rank), and in short tables, the table is searched.
 
     Args:
         longest: Length of the table.

@@ -45,7 +45,9 @@ class Ranking:
             )
         self.slots, self.groups = slots, groups
         self._slot_mask = (1 << self._bits) - 1
-        self._width = 128 if slots < 3_000_000 else 256  # places of a block: more to sort, but fewer to count (measured)
+        self._width = (
+            128 if slots < 3_000_000 else 256
+        )  # places of a block: more to sort, but fewer to count (measured)
         self._shift = self._width.bit_length() - 1
         self._packed = self._width * 3 // 4  # keys of a block that is laid out anew
         rows = -(-slots // self._packed) * 5 // 4 + 8  # a quarter more to split into
@@ -59,6 +61,7 @@ class Ranking:
         self._place = np.full(slots, -1, np.int32)  # slot -> the place in _flat where its key stands; -1: nowhere
         self._changed: list[np.ndarray] = []  # slots whose key in the blocks is out of date
         self._block = np.zeros(rows, np.int64)  # row -> block
+        self._ends: np.ndarray | None = None  # cumulative numbers of keys, once they are asked for
         self._lay_out(np.zeros(0, np.int64))
 
     # ------------------------------------------------------------------ asking
@@ -99,13 +102,9 @@ class Ranking:
         return np.bincount(self._group[stored], self._priority[stored], self.groups)
 
     # ------------------------------------------------------------------ changing
-    def require_free(self, slots: np.ndarray) -> None:
-        """Raise UserError unless these, int64 [n > 0], are slot numbers, each once, and none is stored."""
-        ordered = np.sort(slots)
-        if ordered[0] < 0 or ordered[-1] >= self.slots:
-            raise UserError(f"slots are 0 to {self.slots - 1}, not {ordered[0]} or {ordered[-1]}")
-        if self._group[ordered].max() >= 0 or np.count_nonzero(ordered[1:] == ordered[:-1]):
-            raise UserError("a slot is put that is stored already, or comes twice: put only slots that are free")
+    def is_stored(self, slots: np.ndarray) -> np.ndarray:
+        """Which slots, int64 [n], are stored: bool [n]."""
+        return self._group[slots] >= 0
 
     def insert(self, slots: np.ndarray, groups: np.ndarray, priority: np.ndarray) -> None:
         """Take in slots that are not stored, each once.
@@ -124,17 +123,7 @@ class Ranking:
         self._changed.append(slots)
 
     def update(self, slots: np.ndarray, priority: np.ndarray) -> None:
-        """New priorities, as for ``insert``, of stored slots, int64 [n]; of repeated slots the last counts.
-
-        Raises:
-            UserError: a slot is not stored; nothing is changed.
-        """
-        group = self._group[slots]
-        if len(slots) and (group[group.argmin()] < 0 or slots[slots.argmin()] < 0):  # five times as fast as min
-            raise UserError(
-                f"slot {slots[(group < 0) | (slots < 0)][0]} is not stored (any more): send new priorities before putting "
-                "more experiences; nothing was changed"
-            )
+        """New priorities, as for ``insert``, of stored slots, int64 [n]; of repeated slots the last counts."""
         self._priority[slots] = priority
         self._changed.append(slots)
 
@@ -179,7 +168,7 @@ class Ranking:
             full = block[used >= self._width]
             if not len(full):
                 break
-            self._split(np.unique(full))
+            self._split(full[_nth(full) == 0])
         at = self._free_flat[(self._row[block] << self._shift) + used].astype(np.int64)
         self._count[block] = used + 1  # of several keys for one block the last stands, and it is the largest
         self._flat[at] = keys
@@ -196,7 +185,7 @@ class Ranking:
         keys = np.sort(self._keys[old], axis=1)
         count, half = self._count[full, None], self._count[full, None] // 2
         column = np.arange(self._width)
-        upper = np.take_along_axis(keys, (column + half) % self._width, 1)
+        upper = keys[np.arange(len(full))[:, None], (column + half) % self._width]
         keys[column >= half] = EMPTY
         upper[column >= count - half] = EMPTY
         self._write(np.concatenate([old, new]), np.concatenate([keys, upper]))
@@ -205,7 +194,7 @@ class Ranking:
         ends = [0, *(full + 1).tolist(), self._blocks]
         parts = [self._index[:, a:b] for a, b in itertools.pairwise(ends)]
         news = [column[:, i : i + 1] for i in range(len(full))]
-        self._use(np.concatenate([*itertools.chain(*zip(parts, news)), parts[-1]], axis=1))
+        self._use(np.concatenate([*itertools.chain(*zip(parts[:-1], news, strict=True)), parts[-1]], axis=1))
 
     def _write(self, rows: np.ndarray, keys: np.ndarray) -> None:
         """Fill rows, int64 [m], with keys, int64 [m, width], whose free places are at the end."""
@@ -230,7 +219,7 @@ class Ranking:
         self._row, first, self._count = index
         self._between = first[1:]  # the first block takes whatever is below the second
         self._block[self._row] = np.arange(self._blocks)
-        self._ends: np.ndarray | None = None
+        self._ends = None
 
     def _in_order(self) -> np.ndarray:
         keys = np.sort(self._keys[self._row], axis=1)

@@ -18,6 +18,7 @@ from polydistill.errors import UserError
 from polydistill.reporting import media, plots
 from polydistill.reporting.data import RunData, number, read_run
 from polydistill.reporting.embedding import look_inside
+from polydistill.reporting.partitions import partition_rows, value_histogram
 from polydistill.reporting.statistics import AGGREGATES, TaskResult, Value, aggregates, task_results
 from polydistill.reporting.text import breakable, duration, interval, listed, millions, num, thousands, when
 
@@ -94,6 +95,11 @@ def render(data: RunData) -> str:
         curves=[(task, _svg(plot)) for task in data.tasks if (plot := plots.learning_curve(data, task))],
         agreement=_svg(plots.over_time(data, "agreement")),
         kl=_svg(plots.over_time(data, "kl")),
+        met=[
+            (task, _svg(plot), partition_rows(data, task))
+            for task in data.tasks
+            if (plot := value_histogram(data, task))
+        ],
         inspections=[_inspection(data, task) for task in data.tasks if task in data.inspections],
         inside=look_inside(data),
         recipe=data.recipe,

@@ -90,9 +90,13 @@ class Rectangle:
         """Send the priorities of the last draw home."""
         if loss.priority is None:
             return
-        for (g, slots), row in zip(self._drawn, loss.priority.cpu().numpy(), strict=True):
+        losses = loss.per_example.detach().cpu().numpy()
+        for (g, slots), row, lost in zip(self._drawn, loss.priority.cpu().numpy(), losses, strict=True):
             good = np.isfinite(row)  # the learner skips and counts what is not
-            self.actors[g].memory.update(slots[good], row[good])
+            memory = self.actors[g].memory
+            memory.update(slots[good], row[good])
+            if (note := getattr(memory.sampler, "note_loss", None)) is not None:
+                note(slots[good], lost[good])
 
 
 #: Which tasks the next update draws from; None: all.

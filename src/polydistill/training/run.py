@@ -19,6 +19,7 @@ from torch import Tensor
 from polydistill.algorithms.policy_distillation import Loss
 from polydistill.errors import UserError
 from polydistill.optim import flatten_optimizer, restore_optimizer
+from polydistill.replay.samplers import Sampler
 from polydistill.training import checkpoint
 from polydistill.training.callbacks import Callback, Record
 from polydistill.training.collect import Actor
@@ -269,6 +270,8 @@ class Meter:
                 "memory_bytes": actor.memory.nbytes,
                 "epsilon": actor.behaviour.epsilon(actor.control_steps),
             }
+            if (told := telemetry(actor.memory.sampler)) is not None:
+                tasks[run.names[g]]["partitions"] = told
         record = {
             "kind": "train",
             **run.when(),
@@ -287,6 +290,15 @@ def histogram(values: np.ndarray, bins: int = 40) -> Record:
     """Counts of ``values`` in equal bins from their lowest to their highest, JSON-ready (Yin & Pan 2017, Fig. 2)."""
     counts, edges = np.histogram(values, bins)
     return {"low": float(edges[0]), "high": float(edges[-1]), "counts": counts.tolist()}
+
+
+def telemetry(sampler: Sampler) -> Record | None:
+    """What a sampler tells of its partitions since it was last asked, JSON-ready; None if it tells nothing."""
+    tell = getattr(sampler, "telemetry", None)
+    if tell is None:
+        return None
+    arrays: dict[str, np.ndarray] = tell()
+    return {k: [x if np.isfinite(x) else None for x in np.atleast_1d(v).tolist()] for k, v in arrays.items()}
 
 
 def device_of(name: str) -> torch.device:

@@ -1,8 +1,8 @@
 """Hierarchical prioritised replay, H-PR (Yin & Pan 2017): partitions by the teacher's value, ranks inside each.
 
-A partition is drawn in proportion to the experiences it holds, so the states drawn are spread as the states collected; in it,
-the r-th largest priority is drawn in proportion to r^-alpha (eq. 6). ``prob`` is the product (eq. 7), hence
-``importance_weights(draw.prob, len(sampler), beta)`` is eq. 8. The questions that the paper leaves open are settings.
+A partition is drawn in proportion to the experiences it holds, so the states drawn are spread as the states collected;
+in it, the r-th largest priority is drawn in proportion to r^-alpha (eq. 6). ``prob`` is the product (eq. 7), hence
+``importance_weights(draw.prob, len(sampler), beta)`` is eq. 8. What the paper leaves open is a setting.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ class HierarchicalSettings(Settings):
         alpha: Exponent of the law of ranks; 0 draws every experience equally often, whatever p.
         value_range: V_min and V_max, as measured by playing the teacher. None: the range of what was put so far, which
             grows as with ``out_of_range: expand``.
-        out_of_range: A value outside the range goes to the nearest partition (``clamp``); or is not stored (``drop``); or
-            the range grows and everything stored is put into its new partition (``expand``).
-        partition_counts: N_j of P_j = N_j / sum N: what partition j holds (``memory``), or how many of the last ``window``
-            experiences put belong to it (``window``; a partition that holds nothing has probability 0 all the same).
+        out_of_range: A value outside the range goes to the nearest partition (``clamp``); or is not stored (``drop``);
+            or the range grows, and everything stored goes into its new partition (``expand``).
+        partition_counts: N_j of P_j = N_j / sum N: what partition j holds (``memory``), or how many of the last
+            ``window`` experiences put belong to it (``window``). A partition that holds nothing has probability 0.
         window: Its length, in experiences.
         insertion: First priority of an experience (``polydistill.replay.priorities.Insertion``).
         draw_partition: A partition is drawn for each ``sample``, or one for the whole ``minibatch``.
+        staleness: How much may be drawn at once (``polydistill.replay.ranked_queues.RankedQueues``), as a share of what
+            is stored: below 64,000 experiences and 32 draws a minibatch, nothing is late with 0.001. 0: nothing ever.
     """
 
     partitions: int = Field(ge=1)
@@ -100,8 +102,8 @@ class Hierarchical:
         """Take in free slots, each into the partition of its value.
 
         Returns:
-            Slots evicted: the oldest of every partition that overflows; and, where values outside the range are dropped or
-            let it grow, those that find no place.
+            Slots evicted: the oldest of every partition that overflows; and, where values outside the range are dropped
+            or let it grow, those that find no place.
 
         Raises:
             UserError: a value or priority that is no sane number. Nothing is changed.
@@ -120,7 +122,7 @@ class Hierarchical:
         if partitions is None or (outside is not None and self._grows):
             partitions, outside = self._grow(value, homeless), None
         elif outside is not None and self.settings.out_of_range == "drop":
-            self._telemetry.dropped += np.count_nonzero(outside)
+            self._telemetry.dropped += int(np.count_nonzero(outside))
             homeless.append(slots[outside])
             slots, value, first, outside = slots[~outside], value[~outside], first[~outside], None
         if self._grows:
@@ -166,6 +168,7 @@ class Hierarchical:
         """Draw ``n`` slots with replacement. Raises UserError when nothing is stored."""
         if not len(self._queues):
             raise UserError("the memory is empty: collect before drawing")
+
         def choose(k: int) -> tuple[np.ndarray, np.ndarray]:
             p, each = self.settings.partitions, self.settings.draw_partition == "sample"
             if p == 1:
@@ -192,9 +195,9 @@ class Hierarchical:
         """Per partition; counters and rates are since the last call.
 
         Returns:
-            ``edges`` float64 [p + 1]; ``fill`` (N_j), ``put``, ``draws`` int64 [p]; ``probability`` (P_j), ``mean_priority``,
-            ``outside_rate`` (share of what was put that lay outside the range, the clamp rate), ``loss_share`` float64 [p];
-            ``dropped`` int64 []. Takes about 10 ms for a million experiences.
+            ``edges`` float64 [p + 1]; ``fill`` (N_j), ``put``, ``draws`` int64 [p]; ``probability`` (P_j),
+            ``mean_priority``, ``outside_rate`` (share of what was put that lay outside the range: the clamp rate),
+            ``loss_share`` float64 [p]; ``dropped`` int64 []. Takes about 10 ms for a million experiences.
         """
         p = self.settings.partitions
         return {
@@ -236,7 +239,8 @@ class Hierarchical:
         mine = self._partitions
         if not self._grows and mine is not None and (low, high) != (mine.low, mine.high):
             raise UserError(
-                f"{where}: the saved memory has the value range {low:g} to {high:g}, this one {mine.low:g} to {mine.high:g}"
+                f"{where}: the saved memory has the value range {low:g} to {high:g}, this one {mine.low:g} to "
+                f"{mine.high:g}"
             )
         self._queues.load_state(unnest("ranked", state), where)
         self._partitions = Partitions(self.settings.partitions, low, high) if low <= high else None
@@ -268,7 +272,7 @@ def make(
     staleness: float = 0.001,
     draw_partition: str = "sample",
 ) -> Hierarchical:
-    """A :class:`Hierarchical`; the settings are explained at :class:`HierarchicalSettings`. Raises UserError for a bad one."""
+    """A :class:`Hierarchical`; :class:`HierarchicalSettings` explains the settings. Raises UserError for a bad one."""
     given = {
         "partitions": partitions,
         "alpha": alpha,
@@ -276,7 +280,8 @@ def make(
         "out_of_range": out_of_range,
         "partition_counts": partition_counts,
         "window": window,
-        "insertion": insertion, "staleness": staleness,
+        "insertion": insertion,
+        "staleness": staleness,
         "draw_partition": draw_partition,
     }
     return Hierarchical(capacity, slots, HierarchicalSettings.parse(given, "sampler hierarchical"))
