@@ -140,7 +140,7 @@ def test_evaluating_a_teacher(run: tuple[Path, Seen, api.Result]) -> None:
     assert done.summary.tasks["catch"].score > done.summary.tasks["catch"].random
     with pytest.raises(UserError, match="give either episodes or steps, not both"):
         polydistill.evaluate(run[0].parent / "catch", steps=200, episodes=3)
-    with pytest.raises(UserError, match=r"protocol: name: Input should be 'noop', 'sticky' or 'starts' \(found 'human'\)"):
+    with pytest.raises(UserError, match=r"name: Input should be 'noop', 'sticky' or 'starts' \(found 'human'\)"):
         polydistill.evaluate(run[0].parent / "catch", protocol="human")
 
 

@@ -19,7 +19,7 @@ import polydistill
 from polydistill import api, cli, experimenting, multitask
 from polydistill.commands import _text
 from polydistill.errors import UserError
-from polydistill.evaluation.experiment import CurvePoint
+from polydistill.evaluation.curves import CurvePoint
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.tables import PaperNumber, Result
 from polydistill.experimenting import run_experiment

@@ -79,7 +79,7 @@ def record(experiment: Experiment, run: PlannedRun, out: Path) -> None:
         write_paper(out, numbers)
         add_run(run.folder, out, run.variant, experiment.about)
         sort_experiment(out, list(experiment.variants), tasks)
-        update_readme(out, pictures={path.name: PICTURES[path.name] for path in draw(out)})
+        update_readme(out, pictures={path.name: PICTURES[path.name] for path in draw(out)}, reach=experiment.reach)
 
 
 class _Child:

@@ -36,6 +36,7 @@ class Experiment(Settings):
         variants: Name -> dotted settings, plus ``kind`` (a name in :data:`~polydistill.commands.KINDS`; ``distill`` if
             not given) and ``recipe`` (another base). Variants that are no distillation take no ``overrides``.
         teachers: Groups of teachers' folders; each group is one run per variant and seed.
+        reach: Per cents of teacher; the results say after how many updates each variant came so far.
         paper: The numbers to stand beside ours.
     """
 
@@ -45,6 +46,7 @@ class Experiment(Settings):
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
     teachers: tuple[tuple[str, ...], ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
+    reach: tuple[int, ...] = ()
     paper: Paper | None = None
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from polydistill.errors import UserError
-from polydistill.evaluation.experiment import CurvePoint, add_run, sort_experiment, update_readme, write_paper
+from polydistill.evaluation.curves import CurvePoint
+from polydistill.evaluation.experiment import add_run, sort_experiment, update_readme, write_paper
 from polydistill.evaluation.rows import Row, append_rows, read_csv
 from polydistill.evaluation.scores import summarise, to_json
 from polydistill.evaluation.tables import PaperNumber, Result, fill_tables

@@ -10,33 +10,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from polydistill.errors import UserError
+from polydistill.evaluation.curves import CURVES, REACH, CurvePoint
 from polydistill.evaluation.rows import read_csv, read_rows, write_csv
 from polydistill.evaluation.tables import PAPER, PaperNumber, Result, close, fill_tables, opening
 
-SCORES, CURVES, COMMANDS, README = "scores.csv", "curves.csv", "command.txt", "README.md"
+SCORES, COMMANDS, README = "scores.csv", "command.txt", "README.md"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One task in one evaluation during training; scores as in :class:`~polydistill.evaluation.scores.TaskScore`."""
-
-    variant: str
-    task: str
-    seed: int
-    updates: int
-    control_steps: int
-    score: float
-    low: float
-    high: float
-    teacher_score: float
-    percent: float
 
 
 def add_run(run: Path, experiment: Path, variant: str | None = None, words: str = "") -> list[Result]:
@@ -97,11 +81,14 @@ def add_run(run: Path, experiment: Path, variant: str | None = None, words: str 
     return results
 
 
-def update_readme(experiment: Path, words: str = "", pictures: Mapping[str, str] | None = None) -> None:
+def update_readme(
+    experiment: Path, words: str = "", pictures: Mapping[str, str] | None = None, reach: Iterable[int] = ()
+) -> None:
     """Renew the table in the experiment's README; begin the README, or add the table to it, where there is none.
 
     Args:
         words: What a new README begins with.
+        reach: Per cents of teacher; for each a table of the updates it took is added.
         pictures: Files in the experiment's folder -> what they show; those the README does not name yet are added.
 
     Raises:
@@ -112,6 +99,9 @@ def update_readme(experiment: Path, words: str = "", pictures: Mapping[str, str]
     text = old or "\n\n".join([f"# {experiment.resolve().name}", *filter(None, [words.strip()])]) + "\n"
     if opening(".") not in text:
         text = f"{text.rstrip()}\n\n{opening('.')}\n{close()}\n\nCommands, commits and machine: `{COMMANDS}`.\n"
+    for percent in reach:
+        if (mark := opening(f".#{REACH}{percent}")) not in text:
+            text = f"{text.rstrip()}\n\n{mark}\n{close()}\n"
     for name, shows in (pictures or {}).items():
         if f"({name})" not in text:
             text = f"{text.rstrip()}\n\n![{shows}]({name})\n"

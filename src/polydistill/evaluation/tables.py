@@ -2,6 +2,7 @@
 
 A table stands between ``<!-- table:results/x -->`` and ``<!-- /table -->``, where ``results/x`` is the experiment's
 folder seen from the folder of the Markdown file; or it is a folder of teachers, and the table comes from their cards.
+``results/x#reach-90`` is the table of updates until the student had 90 % of its teacher's score.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from polydistill.errors import UserError
+from polydistill.evaluation.curves import REACH, reach_table
+from polydistill.evaluation.markdown import escape, number, row, span
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.scores import RULE, aggregate
 
@@ -95,9 +98,15 @@ def fill_tables(path: Path) -> bool:
     def fill(match: re.Match[str]) -> str:
         if match["close"] is None:
             raise UserError(f"{path}: {match[1]} is not followed by {close()}")
-        folder = path.parent / match["where"]
+        where, _, part = match["where"].partition("#")
+        folder = path.parent / where
         cards = sorted(folder.glob("*/card.json"))
-        table = zoo_table(cards) if cards else experiment_table(folder, match["where"])
+        if part.startswith(REACH) and part.removeprefix(REACH).isdecimal():
+            table = reach_table(folder, int(part.removeprefix(REACH)))
+        elif part:
+            raise UserError(f"{path}: no table {match['where']!r}; #{REACH}90 is a table of updates to 90 % of teacher")
+        else:
+            table = zoo_table(cards) if cards else experiment_table(folder, where)
         return f"{match[1]}\n{table}\n{close()}"
 
     new = _MARKED.sub(fill, text)
@@ -116,16 +125,16 @@ def zoo_table(cards: Sequence[Path]) -> str:
         UserError: a card is damaged or has no score yet.
     """
     lines = [
-        _row(["teacher", "score", "95 % interval", "random", "recipe", "control steps", "hours"]),
-        _row(["---", "---:", "---:", "---:", "---", "---:", "---:"]),
+        row(["teacher", "score", "95 % interval", "random", "recipe", "control steps", "hours"]),
+        row(["---", "---:", "---:", "---:", "---", "---:", "---:"]),
     ]
     for path in cards:
         try:
             card = json.loads(path.read_text())
             noop, random = card["scores"]["noop"], card["scores"]["random"]
             took = [str(card["recipe"]), f"{card['control_steps']:,}", f"{card['hours']:.1f}"]
-            interval = f"{_number(noop['low'])} to {_number(noop['high'])}"
-            lines.append(_row([_escape(path.parent.name), _number(noop["mean"]), interval, _number(random), *took]))
+            interval = f"{number(noop['low'])} to {number(noop['high'])}"
+            lines.append(row([escape(path.parent.name), number(noop["mean"]), interval, number(random), *took]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not the card of a finished teacher ({error!r})") from None
     note = (
@@ -159,7 +168,7 @@ def experiment_table(experiment: Path, link: str) -> str:
         groups.setdefault(column, {}).setdefault(r.task, []).append(r)
         of_variant[column] = r.variant
     tasks = list(dict.fromkeys(r.task for r in results))
-    teacher = {t: sorted({_number(r.teacher_score) for r in results if r.task == t}) for t in tasks}
+    teacher = {t: sorted({number(r.teacher_score) for r in results if r.task == t}) for t in tasks}
     columns: list[_Column] = []
     for name, group in groups.items():
         means = [_mean(group, t, lambda r: r.percent) for t in tasks]
@@ -168,15 +177,15 @@ def experiment_table(experiment: Path, link: str) -> str:
         if any(t in told for t in tasks):
             means = [told.get(t, math.nan) for t in tasks]
             columns.append(_Column(f"{name}, paper", [_percent(m) for m in means], means, ""))
-    lines = [_row(["task", "teacher", *(_escape(c.name) for c in columns)])]
-    lines.append(_row(["---", *["---:"] * (1 + len(columns))]))
-    lines += [_row([_escape(t), " / ".join(teacher[t]), *(c.cells[i] for c in columns)]) for i, t in enumerate(tasks)]
+    lines = [row(["task", "teacher", *(escape(c.name) for c in columns)])]
+    lines.append(row(["---", *["---:"] * (1 + len(columns))]))
+    lines += [row([escape(t), " / ".join(teacher[t]), *(c.cells[i] for c in columns)]) for i, t in enumerate(tasks)]
     totals = [aggregate(c.percents) for c in columns]
     for name in ("geometric mean", "arithmetic mean", "IQM"):
         values = [getattr(m, name.lower().replace(" ", "_")) for m in totals]
-        lines.append(_row([f"**{name}**, % of teacher", "", *(_number(v) for v in values)]))
+        lines.append(row([f"**{name}**, % of teacher", "", *(number(v) for v in values)]))
     if any(r.parameters for r in results):
-        lines.append(_row(["parameters", "", *(c.parameters for c in columns)]))
+        lines.append(row(["parameters", "", *(c.parameters for c in columns)]))
     own = [m for m, c in zip(totals, columns, strict=True) if c.parameters]
     rule = f" {RULE}" if any(m.floored or math.isnan(m.geometric_mean) for m in own) else ""
     base = "" if link == "." else f"{link.rstrip('/')}/"
@@ -204,23 +213,23 @@ def _note(results: Sequence[Result], groups: Mapping[str, Mapping[str, Sequence[
     if len(set(budgets.values())) == 1:
         budget = next(iter(budgets.values()))
     else:
-        budget = "; ".join(f"{_escape(name)}: {text}" for name, text in budgets.items())
+        budget = "; ".join(f"{escape(name)}: {text}" for name, text in budgets.items())
     protocols = ", ".join(dict.fromkeys(r.protocol for r in results))
     spread = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ", one seed"
     return f"Raw scores (% of teacher) under protocol {protocols}{spread}; {budget}."
 
 
 def _budget(results: Sequence[Result]) -> str:
-    return f"{_range([r.updates for r in results])} updates, {_range([r.control_steps for r in results])} control steps"
+    return f"{span([r.updates for r in results])} updates, {span([r.control_steps for r in results])} control steps"
 
 
 def _parameters(group: Mapping[str, Sequence[Result]]) -> str:
     known = [r.parameters for own in group.values() for r in own if r.parameters]
-    return _range(known) if known else "–"
+    return span(known) if known else "–"
 
 
 def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{_number(value)} %"
+    return "–" if math.isnan(value) else f"{number(value)} %"
 
 
 def _mean(group: dict[str, list[Result]], task: str, value: Callable[[Result], float]) -> float:
@@ -231,24 +240,5 @@ def _cell(results: Sequence[Result]) -> str:
     if not results:
         return "–"
     scores = [r.score for r in results]
-    spread = f" ± {_number(float(np.std(scores, ddof=1)))}" if len(scores) > 1 else ""
-    return f"{_number(float(np.mean(scores)))}{spread} ({_number(float(np.mean([r.percent for r in results])))} %)"
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    return f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def _range(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
+    spread = f" ± {number(float(np.std(scores, ddof=1)))}" if len(scores) > 1 else ""
+    return f"{number(float(np.mean(scores)))}{spread} ({number(float(np.mean([r.percent for r in results])))} %)"

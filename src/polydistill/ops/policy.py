@@ -104,7 +104,7 @@ def distill_mse(q_teacher: Tensor, logits: Tensor, valid: Tensor | None = None) 
 
 
 def distill_reverse_kl(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, valid: Tensor | None = None) -> Tensor:
-    """KL(softmax(logits) || softmax(q_teacher / tau)) [...]: student first, so it seeks one mode instead of covering all.
+    """KL(softmax(logits) || softmax(q_teacher / tau)) [...]: student first, so it seeks one mode.
 
     Zero at the same logits as `distill_kl`. With s = softmax(logits) and t the teacher's policy the gradient is
     s * (log s - log t - KL). Not in the papers; common in policy optimisation (e.g. Gu et al. 2024, MiniLLM).
@@ -130,8 +130,8 @@ def distill_js(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, valid: Te
 
 
 def distill_huber(q_teacher: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:
-    """sum_a huber(q_teacher - logits, 1) over the valid actions [...] (Huber 1964): half the square up to an error of 1,
-    linear beyond. Like `distill_mse` it keeps Q-values, and no single outlier dominates.
+    """sum_a huber(q_teacher - logits, 1) over the valid actions [...] (Huber 1964): half the square
+    up to an error of 1, linear beyond. Like `distill_mse` it keeps Q-values, and no single outlier dominates.
     """
     _same_shape(q_teacher, logits)
     error = q_teacher.detach() - logits

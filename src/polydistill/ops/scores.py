@@ -16,6 +16,7 @@ __all__ = [
     "GeometricMean",
     "arithmetic_mean",
     "bootstrap_interval",
+    "first_reaching",
     "geometric_mean",
     "iqm",
     "percent_of_teacher",
@@ -120,6 +121,18 @@ def stratified_bootstrap(
     results = np.array([aggregate(list(row)) for row in zip(*drawn, strict=True)], dtype=np.float64)
     low, high = np.quantile(results, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def first_reaching(x: ArrayLike, y: ArrayLike, threshold: float) -> float:
+    """First x, in the order given, whose y is at least `threshold`; NaN if there is none (NaN in y never is).
+
+    With updates and % of teacher: how soon a student was good enough. ValueError if the lengths differ.
+    """
+    places, values = _floats(x).ravel(), _floats(y).ravel()
+    if places.shape != values.shape:
+        raise ValueError(f"{places.size} places and {values.size} values")
+    there = np.flatnonzero(values >= threshold)
+    return float(places[there[0]]) if there.size else float("nan")
 
 
 def _floats(x: ArrayLike) -> Floats:

@@ -60,6 +60,7 @@ class Ranking:
         self._group = np.full(slots, -1, np.int32)  # -1: not stored
         self._place = np.full(slots, -1, np.int32)  # slot -> the place in _flat where its key stands; -1: nowhere
         self._changed: list[np.ndarray] = []  # slots whose key in the blocks is out of date
+        self._n_changed = 0
         self._block = np.zeros(rows, np.int64)  # row -> block
         self._ends: np.ndarray | None = None  # cumulative numbers of keys, once they are asked for
         self._lay_out(np.zeros(0, np.int64))
@@ -115,17 +116,23 @@ class Ranking:
             priority: contiguous float32 [n], finite, >= 0, no negative zeros (``Priorities.checked``).
         """
         self._priority[slots], self._group[slots] = priority, groups
-        self._changed.append(slots)
+        self._touch(slots)
 
     def remove(self, slots: np.ndarray) -> None:
         """Take out stored slots."""
         self._group[slots] = -1
-        self._changed.append(slots)
+        self._touch(slots)
 
     def update(self, slots: np.ndarray, priority: np.ndarray) -> None:
         """New priorities, as for ``insert``, of stored slots, int64 [n]; of repeated slots the last counts."""
         self._priority[slots] = priority
+        self._touch(slots)
+
+    def _touch(self, slots: np.ndarray) -> None:
         self._changed.append(slots)
+        self._n_changed += len(slots)
+        if self._n_changed > self.slots:  # nobody asks: let the list not grow for ever
+            self._settle()
 
     def _keys_of(self, slots: np.ndarray) -> np.ndarray:
         inverted = _LARGEST - self._priority[slots].view(np.int32).astype(np.int64)
@@ -136,6 +143,7 @@ class Ranking:
         slots = np.sort(np.concatenate(self._changed))
         slots = slots[slots != np.append(slots[1:], -1)]  # each once
         self._changed.clear()
+        self._n_changed = 0
         place = self._place[slots].astype(np.int64)
         self._place[slots] = -1
         self._vacate(np.sort(place[place >= 0]))
@@ -231,6 +239,7 @@ class Ranking:
         self._group[:] = -1
         self._place[:] = -1
         self._changed.clear()
+        self._n_changed = 0
         self._lay_out(np.zeros(0, np.int64))
 
     @property

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from polydistill.errors import UserError
-from polydistill.evaluation.experiment import CURVES, SCORES, CurvePoint
+from polydistill.evaluation.curves import CURVES, CurvePoint
+from polydistill.evaluation.experiment import SCORES
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.tables import PAPER, PaperNumber, Result
 from polydistill.reporting.plots import WIDE, _label_ends, _short

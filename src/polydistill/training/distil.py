@@ -45,7 +45,7 @@ class Rectangle:
         valid: bool ``[G, 1, A]``, the actions each task has.
         temperature: ``[G, 1, 1]``, see :class:`~polydistill.algorithms.policy_distillation.Targets`.
         beta: Updates done so far -> exponent of the importance weights.
-        features: Per task, length ``F`` and dtype of the features that the memories keep in place of observations to draw.
+        features: Per task, length ``F`` and dtype of the features to draw, where the memories keep them.
     """
 
     def __init__(

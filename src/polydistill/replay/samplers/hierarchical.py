@@ -8,63 +8,15 @@ in it, the r-th largest priority is drawn in proportion to r^-alpha (eq. 6). ``p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
-from pydantic import Field, field_validator
 
 from polydistill.errors import UserError
+from polydistill.replay.hierarchical_settings import HierarchicalSettings
 from polydistill.replay.partitions import Partitions, Telemetry, Window
-from polydistill.replay.priorities import Insertion
 from polydistill.replay.ranked_queues import RankedQueues
 from polydistill.replay.samplers.base import Draw
 from polydistill.replay.state import State, nest, require, unnest
-from polydistill.settings import Settings
-
-
-class HierarchicalSettings(Settings):
-    """What :func:`make` takes.
-
-    Attributes:
-        partitions: p; each has its own first-in first-out queue of capacity // p experiences.
-        alpha: Exponent of the law of ranks; 0 draws every experience equally often, whatever p.
-        value_range: V_min and V_max, as measured by playing the teacher. None: the range of what was put so far, which
-            grows as with ``out_of_range: expand``.
-        out_of_range: A value outside the range goes to the nearest partition (``clamp``); or is not stored (``drop``);
-            or the range grows, and everything stored goes into its new partition (``expand``).
-        partition_counts: N_j of P_j = N_j / sum N: what partition j holds (``memory``), or how many of the last
-            ``window`` experiences put belong to it (``window``). A partition that holds nothing has probability 0.
-        window: Its length, in experiences.
-        insertion: First priority of an experience (``polydistill.replay.priorities.Insertion``).
-        draw_partition: A partition is drawn for each ``sample``, or one for the whole ``minibatch``.
-        staleness: How much may be drawn at once (``polydistill.replay.ranked_queues.RankedQueues``), as a share of what
-            is stored: below 64,000 experiences and 32 draws a minibatch, nothing is late with 0.001. 0: nothing ever.
-    """
-
-    partitions: int = Field(ge=1)
-    alpha: float = Field(ge=0, allow_inf_nan=False)
-    value_range: tuple[float, float] | None
-    out_of_range: Literal["clamp", "drop", "expand"]
-    partition_counts: Literal["memory", "window"]
-    window: int = Field(ge=1)
-    insertion: Insertion
-    staleness: float = Field(ge=0, lt=1)
-    draw_partition: Literal["sample", "minibatch"]
-
-    @field_validator("value_range")
-    @classmethod
-    def _has_width(cls, value_range: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value_range is None:
-            return None
-        low, high = value_range
-        if not np.isfinite([low, high]).all() or low > high:
-            raise ValueError("two finite numbers, the smaller first, are expected")
-        if low == high:
-            raise ValueError(
-                "V_min equals V_max: the teacher gave every state the same value, so there is nothing to partition; "
-                "take the sampler 'ranked', or check the teacher"
-            )
-        return value_range
 
 
 class Hierarchical:
@@ -89,7 +41,9 @@ class Hierarchical:
         self.capacity, self.slots, self.settings = capacity, slots, settings
         self._queues = RankedQueues(p, capacity // p, slots, settings.alpha, settings.insertion, settings.staleness)
         self._partitions = Partitions(p, *settings.value_range) if settings.value_range else None
-        self._grows = settings.value_range is None or settings.out_of_range == "expand"
+        measured = settings.value_range is not None
+        self._grows = p > 1 and (not measured or settings.out_of_range == "expand")
+        self._drops = p > 1 and measured and settings.out_of_range == "drop"
         self._value = np.zeros(slots if self._grows else 0)  # of each slot, to find its partition when the range grows
         self._age = np.zeros(slots if self._grows else 0, np.int64)  # number of its arrival
         self._arrived = 0
@@ -121,7 +75,7 @@ class Hierarchical:
             raise UserError("the value of a state is NaN or infinite; nothing was changed")
         if partitions is None or (outside is not None and self._grows):
             partitions, outside = self._grow(value, homeless), None
-        elif outside is not None and self.settings.out_of_range == "drop":
+        elif outside is not None and self._drops:
             self._telemetry.dropped += int(np.count_nonzero(outside))
             homeless.append(slots[outside])
             slots, value, first, outside = slots[~outside], value[~outside], first[~outside], None

@@ -1,0 +1,29 @@
+"""What Markdown tables are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def number(value: float) -> str:
+    """One decimal below 1,000, thousands marked above, a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def span(values: Sequence[int]) -> str:
+    """``a`` or ``a to b``."""
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def row(cells: Sequence[str]) -> str:
+    """One line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def escape(text: str) -> str:
+    """Text that may stand in a cell."""
+    return text.replace("|", "\\|")
