@@ -180,6 +180,8 @@ def test_states_and_videos_show_q_values_sharpened(tmp_path: Path, monkeypatch: 
     np.testing.assert_array_equal(theirs(obs), teacher(torch.from_numpy(obs)).values.numpy())
     np.testing.assert_allclose(ours(obs), 100 * result.policy.outputs("catch-wind")(obs), rtol=1e-5)
     assert [v is not None for v in embedded] == [False, True]
+    multitask(small(total_steps=120, evaluation={"inspect": False}), tmp_path / "y", teachers=[teacher])
+    assert len(shown) == 1
 
 
 def test_the_recipe_alone_decides(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def _train(
         summary = _final(parts, student, label, folder, callbacks)
         entries = _known_only(_eval_record(summary, {name: s.teacher for name, s in summary.tasks.items()}))
         folder.append(METRICS, {"kind": "eval", "final": True, **run.when(), "tasks": entries})
-        if inspect:
+        if inspect and recipe.evaluation.inspect:
             _inspect(parts, student, folder, callbacks)
     folder.write_json(
         "run.json", {**info, "finished": now() if finished else None, "wall_seconds": round(run.seconds, 1)}

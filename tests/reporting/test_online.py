@@ -63,6 +63,14 @@ def test_several_students_of_one_run_or_of_two(tmp_path: Path) -> None:
         assert len(lines(svg)) == 4
 
 
+def test_a_student_that_waits_is_not_drawn(tmp_path: Path) -> None:
+    append_csv(tmp_path / CURVE, [Point(1000, 3.0, 3.0, 1, 0, 0, math.nan, math.nan, math.nan)], Point)
+    svg = online_curve([tmp_path])
+    assert svg is not None
+    assert ">learner<" in svg
+    assert ">student<" not in svg
+
+
 def test_a_file_that_stands_alone(tmp_path: Path) -> None:
     folder = run(tmp_path / "a", 0)
     text = write_online([folder], folder / "x.svg").read_text()

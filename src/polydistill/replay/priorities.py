@@ -31,7 +31,11 @@ class Priorities:
         Raises:
             UserError: NaN, infinite in float32, or negative.
         """
-        out = np.asarray(priority, np.float32) + _ZERO
+        priority = np.asarray(priority)
+        if priority.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                priority = priority.astype(np.float32)
+        out = priority + _ZERO
         if len(out):
             largest = out.item(out.argmax())  # NaN counts as the largest; argmax takes a fifth of the time of max
             if not largest < np.inf or out.item(out.argmin()) < 0:

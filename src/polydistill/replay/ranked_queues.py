@@ -17,6 +17,9 @@ from polydistill.replay.state import State, nest, require, unnest
 #: Minibatches drawn at once, a row each: slots int64 [k, n], their probabilities float64, and their queues int64.
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 
+#: (generator, k, n) -> the queue of each slot of k minibatches of n, int64 [k * n], and numbers uniform in [0, 1), float64.
+Choose = Callable[[np.random.Generator, int, int], tuple[np.ndarray, np.ndarray]]
+
 
 class RankedQueues:
     """``queues`` first-in first-out queues; in each, the law ``rank ** -alpha`` over exact ranks.
@@ -138,33 +141,32 @@ class RankedQueues:
         self._total = np.maximum(self._law.totals(self.count), 1.0)  # no division by 0 for empty queues
 
     # ------------------------------------------------------------------ drawing
-    def draw(self, n: int, weight: np.ndarray, choose: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> Drawn:
+    def draw(self, rng: np.random.Generator, n: int, weight: np.ndarray, choose: Choose) -> Drawn:
         """One minibatch.
 
         Args:
             n: Slots in it.
             weight: Probability of each queue, float64 [queues]; 0 for an empty one.
-            choose: Called with a number k of minibatches, gives the queue of each of their slots, int64 [k * n], and
-                numbers uniform in [0, 1), float64 [k * n].
+            choose: See :data:`Choose`.
 
         Returns:
             slots int64 [n], their probability (that of the queue included) float64 [n], their queues int64 [n].
         """
         if self._next == len(self._ahead[0]) or self._ahead[0].shape[1] != n:
-            self._draw_ahead(n, weight, choose)
+            self._draw_ahead(rng, n, weight, choose)
         slots, prob, queue = self._ahead
         row = self._next
         self._next += 1
         return slots[row], prob[row], queue[row]
 
-    def _draw_ahead(self, n: int, weight: np.ndarray, choose: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> None:
+    def _draw_ahead(self, rng: np.random.Generator, n: int, weight: np.ndarray, choose: Choose) -> None:
         self._forget_ahead()
         k, at_once = 1, self.staleness * self._stored
         if at_once >= 2 * n > 0:
             held = weight > 0
             once = (self._total[held] / weight[held]).min()  # the likeliest slot of so many is drawn once on average
             k = max(1, int(min(at_once, once)) // n)
-        queue, u = choose(k)
+        queue, u = choose(rng, k, n)
         ranks = self._law.ranks(u * self._total[queue])
         prob = self._law.powers(ranks) * (weight / self._total)[queue]
         slots = self._ranking.select(ranks + self._start[queue])

@@ -27,14 +27,11 @@ def require_stored(slots: np.ndarray, total: int, is_stored: IsStored) -> None:
     """Raise UserError unless these, int64 [n], are stored slots."""
     if not len(slots):
         return
-    if slots[slots.argmin()] >= 0 and slots[slots.argmax()] < total:  # argmin takes a fifth of the time of min
-        there = is_stored(slots)
-        if np.count_nonzero(there) == len(slots):
-            return
-        bad = slots[~there]
-    else:
-        bad = slots[(slots < 0) | (slots >= total)]
-    raise UserError(
-        f"slot {bad[0]} is not stored (any more): send new priorities before putting more experiences; nothing was "
-        "changed"
-    )
+    # item(argmin()) takes a fifth of the time of min().
+    inside = slots.item(slots.argmin()) >= 0 and slots.item(slots.argmax()) < total
+    there = is_stored(slots) if inside else (slots >= 0) & (slots < total)
+    if np.count_nonzero(there) < len(slots):
+        raise UserError(
+            f"slot {slots[~there][0]} is not stored (any more): send new priorities before putting more experiences; "
+            "nothing was changed"
+        )

@@ -123,16 +123,16 @@ class Hierarchical:
         if not len(self._queues):
             raise UserError("the memory is empty: collect before drawing")
 
-        def choose(k: int) -> tuple[np.ndarray, np.ndarray]:
-            p, each = self.settings.partitions, self.settings.draw_partition == "sample"
-            if p == 1:
-                return np.zeros(k * n, np.int64), rng.random(k * n)
-            which = self._ends.searchsorted(rng.random(k * n if each else k) * self._ends[-1], "right")
-            return which if each else np.repeat(which, n), rng.random(k * n)
-
-        slots, prob, partition = self._queues.draw(n, self._share, choose)
+        slots, prob, partition = self._queues.draw(rng, n, self._share, self._choose)
         self._telemetry.draw(partition)
         return Draw(slots, prob)
+
+    def _choose(self, rng: np.random.Generator, k: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        each = self.settings.draw_partition == "sample"
+        if self.settings.partitions == 1:
+            return np.zeros(k * n, np.int64), rng.random(k * n)
+        which = self._ends.searchsorted(rng.random(k * n if each else k) * self._ends[-1], "right")
+        return which if each else np.repeat(which, n), rng.random(k * n)
 
     def update(self, slots: np.ndarray, priority: np.ndarray) -> None:
         """New priorities. Raises UserError for bad priorities and for slots that are not stored; nothing is changed."""

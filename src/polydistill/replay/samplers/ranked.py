@@ -64,11 +64,11 @@ class Ranked:
         if not len(self):
             raise UserError("the memory is empty: collect before drawing")
 
-        def choose(k: int) -> tuple[np.ndarray, np.ndarray]:
-            return np.zeros(k * n, np.int64), uniform(rng, k, n, self.settings.draws)
-
-        slots, prob, _ = self._queues.draw(n, _WHOLE, choose)
+        slots, prob, _ = self._queues.draw(rng, n, _WHOLE, self._choose)
         return Draw(slots, prob)
+
+    def _choose(self, rng: np.random.Generator, k: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(k * n, np.int64), uniform(rng, k, n, self.settings.draws)
 
     def update(self, slots: np.ndarray, priority: np.ndarray) -> None:
         """New priorities. Raises UserError for bad priorities and for slots that are not stored; nothing is changed."""

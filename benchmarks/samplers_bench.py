@@ -1,0 +1,114 @@
+"""The prioritised samplers at the paper's size: one minibatch against cpprb's, and how the cost grows.
+
+cpprb (Cython, a proportional sum tree) stores one number of four bytes per experience here, so that neither side pays
+for frames. Both give 32 experiences with what importance weights need, and take 32 new priorities. All is on one thread
+and timed by its processor clock, because a measurement is shorter than another process's turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from benchmarks.timing import Row, row
+from polydistill.replay import samplers
+
+BATCH = 32
+COPIES = 16  # of a game, which put their experiences at once
+STEPS = 128  # minibatches of one measurement
+PAPER = 1_000_000  # five partitions of 200,000
+
+
+class Load:
+    """A full sampler and what happens to it, priorities and values made up beforehand."""
+
+    def __init__(self, name: str, capacity: int, **settings: Any) -> None:
+        self.rng = np.random.default_rng(0)
+        self.sampler = samplers.make(name, capacity, capacity + COPIES, **settings)
+        value, first = self.rng.random(capacity), self.rng.random(capacity)
+        self.free = list(range(capacity, capacity + COPIES))
+        for i in range(0, capacity, capacity // 10):
+            part = slice(i, i + capacity // 10)
+            self.free += self.sampler.put(np.arange(capacity)[part], value[part], first[part]).tolist()
+        self.priority = (self.rng.random((STEPS, BATCH)) ** 4).astype(np.float32)
+        self.value = self.rng.random((STEPS, COPIES))
+        self.minibatches()  # the first changes are the slowest
+
+    def minibatches(self) -> None:
+        """Draw and update."""
+        for priority in self.priority:
+            draw = self.sampler.draw(self.rng, BATCH)
+            self.sampler.update(draw.slots, priority)
+
+    def with_puts(self) -> None:
+        """Four experiences put per minibatch, as Yin & Pan do."""
+        for i, priority in enumerate(self.priority):
+            if i % (COPIES // 4) == 0:
+                new, self.free = self.free[:COPIES], self.free[COPIES:]
+                self.free += self.sampler.put(np.array(new), self.value[i], priority[:COPIES]).tolist()
+            draw = self.sampler.draw(self.rng, BATCH)
+            self.sampler.update(draw.slots, priority)
+
+
+class Peer:
+    """The same for cpprb."""
+
+    def __init__(self, capacity: int) -> None:
+        from cpprb import PrioritizedReplayBuffer
+
+        rng = np.random.default_rng(0)
+        self.buffer = PrioritizedReplayBuffer(capacity, {"slot": {"dtype": np.int32}}, alpha=0.7)
+        for i in range(0, capacity, capacity // 10):
+            self.buffer.add(slot=np.arange(i, i + capacity // 10), priorities=rng.random(capacity // 10))
+        self.priority = (rng.random((STEPS, BATCH)) ** 4).astype(np.float32)
+        self.new = np.arange(COPIES)
+        self.minibatches()
+
+    def minibatches(self) -> None:
+        """Draw and update."""
+        for priority in self.priority:
+            drawn = self.buffer.sample(BATCH, beta=0.5)
+            self.buffer.update_priorities(drawn["indexes"], priority)
+
+    def with_puts(self) -> None:
+        """Four experiences put per minibatch."""
+        for i, priority in enumerate(self.priority):
+            if i % (COPIES // 4) == 0:
+                self.buffer.add(slot=self.new, priorities=priority[:COPIES])
+            drawn = self.buffer.sample(BATCH, beta=0.5)
+            self.buffer.update_priorities(drawn["indexes"], priority)
+
+
+def samplers_at_paper_size(repeats: int = 30) -> list[Row]:
+    """Microseconds per minibatch; the rows against cpprb are left out where it is not installed."""
+    found: list[Row] = []
+
+    def measure(name: str, ours: Callable[[], None], reference: Callable[[], None], want: str) -> None:
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for _ in range(repeats):
+            for side, call in zip(seconds, (ours, reference), strict=True):
+                began = time.thread_time()
+                call()
+                side.append(time.thread_time() - began)
+        a, b = (float(np.mean(side)) for side in seconds)  # the mean: now and then an index is laid out anew
+        found.append(row(name, a / STEPS * 1e6, b / STEPS * 1e6, "us / minibatch", want))
+
+    hpr = Load("hierarchical", PAPER, value_range=(0, 1))
+    if find_spec("cpprb"):
+        peer = Peer(PAPER)
+        measure("H-PR 5 x 200,000: draw, update / cpprb 1,000,000", hpr.minibatches, peer.minibatches, "<= 1.00")
+        measure("H-PR: draw, update, put 4 / the same in cpprb", hpr.with_puts, peer.with_puts, "<= 1.00")
+        exact = Load("hierarchical", PAPER, value_range=(0, 1), staleness=0)
+        measure("H-PR, no priority late / cpprb", exact.minibatches, peer.minibatches, "")
+        proportional = Load("proportional", PAPER)
+        measure("proportional 1,000,000 / cpprb", proportional.minibatches, peer.minibatches, "")
+    small = Load("hierarchical", 10_000, value_range=(0, 1))
+    for capacity in (100_000, PAPER, 10_000_000):
+        large = hpr if capacity == PAPER else Load("hierarchical", capacity, value_range=(0, 1))
+        measure(f"H-PR of {capacity:,} / of 10,000: draw, update", large.minibatches, small.minibatches, "<= 1.50")
+    size = hpr.sampler.nbytes / PAPER
+    return [*found, row("H-PR: bytes per experience / those of its frame", size, 450, "bytes", "<= 0.10")]
