@@ -79,7 +79,7 @@ def acting(g: int, copies: int, repeats: int) -> Row:
     def alone() -> None:
         nonlocal obs
         for _ in range(STEPS):
-            values, _ = ask(obs)
+            values, *_ = ask(obs)
             obs = torch.from_numpy(theirs.step(values.argmax(1).numpy())[0])  # type: ignore[attr-defined]
 
     a, b = in_turns(ours, alone, repeats)

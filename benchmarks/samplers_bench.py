@@ -30,10 +30,11 @@ class Load:
         self.rng = np.random.default_rng(0)
         self.sampler = samplers.make(name, capacity, capacity + COPIES, **settings)
         value, first = self.rng.random(capacity), self.rng.random(capacity)
-        self.free = list(range(capacity, capacity + COPIES))
+        self.free = np.arange(capacity, capacity + COPIES)
         for i in range(0, capacity, capacity // 10):
             part = slice(i, i + capacity // 10)
-            self.free += self.sampler.put(np.arange(capacity)[part], value[part], first[part]).tolist()
+            gone = self.sampler.put(np.arange(capacity)[part], value[part], first[part])
+            self.free = np.concatenate([self.free, gone])
         self.priority = (self.rng.random((STEPS, BATCH)) ** 4).astype(np.float32)
         self.value = self.rng.random((STEPS, COPIES))
         self.minibatches()  # the first changes are the slowest
@@ -49,7 +50,8 @@ class Load:
         for i, priority in enumerate(self.priority):
             if i % (COPIES // 4) == 0:
                 new, self.free = self.free[:COPIES], self.free[COPIES:]
-                self.free += self.sampler.put(np.array(new), self.value[i], priority[:COPIES]).tolist()
+                gone = self.sampler.put(new, self.value[i], priority[:COPIES])
+                self.free = np.concatenate([self.free, gone])
             draw = self.sampler.draw(self.rng, BATCH)
             self.sampler.update(draw.slots, priority)
 

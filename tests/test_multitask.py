@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path, monkeypatch: p
         ({"tasks": ["catch", "catch"]}, "task 'catch' is named twice"),
         ({"tasks": []}, "tasks: Tuple should have at least 1 item"),
         ({"against": ["nowhere"]}, "no teacher at nowhere"),
-        ({"student": {"kind": "mcdqm"}}, "unknown student 'mcdqm': did you mean 'mcdqn'?"),
+        ({"student": {"kind": "task_head"}}, "unknown student 'task_head': did you mean 'task_heads'?"),
         ({"student": {"kind": "mimic"}}, "student 'mimic' has no setting 'head'"),
         ({"student": {"kind": "task_torsos", "options": {}}}, "task_torsos has layers that do not learn"),
         ({"switch": "game"}, "switch: Input should be 'lockstep' or 'episode'"),
@@ -254,7 +254,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.chdir(tmp_path)
     write_teacher(tmp_path / "zoo" / "catch", "catch")
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(small(against=["zoo/pong"])))
-    flags = ["--tasks", *NAMES, "--student", "mcdqn", "--steps", 160, "--seed", 3, "--out", "x", "--threads", 1]
+    flags = ["--tasks", *NAMES, "--student", "task_heads", "--steps", 160, "--seed", 3, "--out", "x", "--threads", 1]
     threads = torch.get_num_threads()
     try:
         assert typed("r.yaml", *flags, "--against", "zoo/catch", "--set", "dqn.double=true") == 0
@@ -263,7 +263,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert "320 control steps" in err
         recipe = yaml.safe_load((tmp_path / "x" / "recipe.yaml").read_text())
         assert (recipe["tasks"], recipe["against"]) == (list(NAMES), ["zoo/catch"])
-        assert (recipe["student"]["kind"], recipe["student"]["options"]) == ("mcdqn", {})  # not those of controllers
+        assert (recipe["student"]["kind"], recipe["student"]["options"]) == ("task_heads", {})
         assert (recipe["total_steps"], recipe["seed"], recipe["dqn"]["double"]) == (160, 3, True)
         assert typed("r.yaml", *flags) == 2  # there is a run already
         assert "add --resume to continue it or --overwrite to replace it" in capsys.readouterr().err

@@ -170,7 +170,7 @@ def _student(recipe: MultitaskRecipe, suite: Suite, device: torch.device) -> Stu
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(f"student.options {chosen.options} do not make a {chosen.kind} ({error!s:.200})") from error
     if count(student) != count(student, trainable=True):
-        raise UserError(f"{chosen.kind} has layers that do not learn: use controllers, mimic or mcdqn")
+        raise UserError(f"{chosen.kind} has layers that do not learn: use controllers, mimic or task_heads")
     return student.to(device)
 
 

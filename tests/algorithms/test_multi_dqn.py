@@ -24,7 +24,7 @@ from polydistill.tasks import ATARI_AXIS, Suite, Task
 
 SUITE = Suite((catch_task("catch"), catch_task("catch-wind")))  # 3 and 2 of 3 actions; catch-wind has no NOOP
 NOOP = SUITE.axis.index("NOOP")
-OPTIONS = {"controllers": {"hidden": 64, "head": 32}, "mimic": {"hidden": 64}, "mcdqn": {"hidden": 64}}
+OPTIONS = {"controllers": {"hidden": 64, "head": 32}, "mimic": {"hidden": 64}, "task_heads": {"hidden": 64}}
 TINY = DQNSettings(
     num_envs=2, minibatch=8, capacity=400, learning_starts=20, update_period=4, target_period=40, epsilon_steps=100
 )
@@ -61,17 +61,17 @@ EIGHT = {"atlantis": 4, "boxing": 18, "breakout": 4, "crazy_climber": 9, "enduro
          "space_invaders": 6}  # fmt: skip
 
 
-def test_mcdqn_of_eight_games_has_the_papers_size() -> None:
+def test_task_heads_of_eight_games_has_the_papers_size() -> None:
     games = Suite(tuple(Task(n, "atari", ATARI_AXIS[:k], (4, 84, 84), stack=4) for n, k in EIGHT.items()))
-    assert count(nets.make("mcdqn", games)) == 13_001_008  # Parisotto et al. 2016, App. C
+    assert count(nets.make("task_heads", games)) == 13_001_008  # Parisotto et al. 2016, App. C
     assert count(nets.make("mimic", games)) == 1_693_362
 
 
-OF_ONE_GAME = {"controllers": ("controllers.",), "mcdqn": ("fcs.", "outputs.")}
+OF_ONE_GAME = {"controllers": ("controllers.",), "task_heads": ("fcs.", "outputs.")}
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
-@pytest.mark.parametrize("kind", ["controllers", "mcdqn"])
+@pytest.mark.parametrize("kind", ["controllers", "task_heads"])
 def test_an_update_on_one_game_leaves_the_others_layers_alone(kind: str, optimizer: str) -> None:
     """Bit for bit, also when their layers were trained before: no decay, no momentum reaches them."""
     learner = ready(learner_of(kind, "episode", TINY.model_copy(update={"optimizer": optimizer})))
@@ -335,7 +335,7 @@ def scores(learner: MultiDQN) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "switch", "copies", "updates"), [("controllers", "lockstep", 8, 800), ("mcdqn", "episode", 4, 1_200)]
+    ("kind", "switch", "copies", "updates"), [("controllers", "lockstep", 8, 800), ("task_heads", "episode", 4, 1_200)]
 )
 def test_learns_two_games_at_once(kind: str, switch: str, copies: int, updates: int) -> None:
     settings = DQNSettings(

@@ -9,6 +9,7 @@ from polydistill.nets.mimic import Mimic
 from polydistill.nets.nature import NatureTorso
 from polydistill.nets.q_network import QNetwork
 from polydistill.nets.student import count
+from polydistill.nets.task_heads import TaskHeads
 from polydistill.nets.task_torsos import TaskTorsos
 from polydistill.tasks import ATARI_AXIS, Suite, Task
 
@@ -65,6 +66,11 @@ def test_task_torsos(first: int, shared: int) -> None:
     assert {count(t) for t in net.torsos} == {77_984}
     assert count(net) == shared + 10 * 77_984
     assert count(net, trainable=True) == shared
+
+
+def test_what_yin_and_pan_call_dist() -> None:
+    """Shared convolutions, everything else per game: SPEC 4.2."""
+    assert count(TaskHeads(suite(XITARI), outputs="own")) == 16_183_029
 
 
 def test_yin_pan_total_for_ten_games() -> None:

@@ -16,7 +16,7 @@ from polydistill.optim import DQNRMSprop
 from polydistill.rng import seeded_init
 from polydistill.tasks import ATARI_AXIS, Suite, Task
 
-NAMES = ["controllers", "mcdqn", "mimic", "task_torsos"]
+NAMES = ["controllers", "mimic", "task_heads", "task_torsos"]
 ATARI = Suite(
     (
         Task("freeway", "atari", ("NOOP", "UP", "DOWN"), (4, 84, 84), stack=4),
@@ -28,7 +28,7 @@ SMALL = Suite(
 )
 OPTIONS = {
     "controllers": {"hidden": 32},
-    "mcdqn": {"hidden": 32},
+    "task_heads": {"hidden": 32},
     "mimic": {"hidden": 32},
     "task_torsos": {"widths": [48, 32]},
 }

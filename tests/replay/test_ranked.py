@@ -304,7 +304,7 @@ def test_bad_settings_are_named(name: str, settings: dict[str, object], told: st
 def test_damaged_states_are_refused(name: str) -> None:
     good = filled(name, 20)[0].state()
     fresh = samplers.make(name, 20, 28)
-    for key, value in (("count", 1_000), ("head", -1), ("ring", 5), ("priority", -1.0), ("mass", np.nan)):
+    for key, value in (("count", 1_000), ("pushed", -1), ("ring", 5), ("priority", -1.0), ("mass", np.nan)):
         state = {k: v.copy() for k, v in good.items()}
         hit = [k for k in state if k.endswith(key)]
         for k in hit:

@@ -2,7 +2,7 @@
 
 Rusu et al. 2016, section 3.3 ("Multi-DQN"): one controller per game (``nets/controllers.py``). Parisotto et al. 2016,
 App. C: one shared output for all games, invalid actions ignored ("MDQN", ``nets/mimic.py``), or all but the
-convolutions apart ("MCDQN", ``nets/mcdqn.py``). The loss is single-task DQN's; each game has its own memory.
+convolutions apart ("MCDQN", ``nets/task_heads.py``). The loss is single-task DQN's; each game has its own memory.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Queues:
         self.queues, self.capacity = queues, capacity
         self._ring = np.zeros((queues, capacity), np.int32)
         self._flat = self._ring.reshape(-1)
-        self._head = np.zeros(queues, np.int64)  # place of the oldest
+        self._pushed = np.zeros(queues, np.int64)  # slots ever put into each queue: the next goes to _pushed % capacity
         self.count = np.zeros(queues, np.int64)
 
     def __len__(self) -> int:
@@ -35,15 +35,13 @@ class Queues:
         """
         order = queue.argsort(kind="stable")
         slots, queue = slots[order], queue[order]
-        place = self.count[queue] + np.arange(len(slots)) - queue.searchsorted(queue)
-        head = self._head[queue]
-        at = (head + place) % self.capacity + queue * self.capacity
-        over = np.maximum(place + 1 - self.capacity, 0)  # how many this one and those before it push out
-        gone = self._flat[at[over > 0]].astype(np.int64)
+        nth = np.arange(len(slots)) - queue.searchsorted(queue)  # 0, 1, .. of those for one queue
+        pushed, count = self._pushed[queue] + nth, self.count[queue] + nth + 1
+        at = pushed % self.capacity + queue * self.capacity
+        gone = self._flat[at[count > self.capacity]].astype(np.int64)
         self._flat[at] = slots
-        # Of several slots for one queue the last stands, and it counts them all.
-        self.count[queue] = place + 1 - over
-        self._head[queue] = (head + over) % self.capacity
+        self._pushed[queue] = pushed + 1  # the last of each queue stands, and it counts them all
+        self.count[queue] = np.minimum(count, self.capacity)
         return gone
 
     def drop(self, n: int) -> np.ndarray:
@@ -61,12 +59,12 @@ class Queues:
         for j in higher[len(higher) - stay :]:
             left[j] += 1
         gone = [self._oldest(j, c - rest) for j, (c, rest) in enumerate(zip(counts, left, strict=True))]
-        self._head = (self._head + self.count - left) % self.capacity
         self.count[:] = left
         return np.concatenate(gone)
 
     def _oldest(self, queue: int, n: int) -> np.ndarray:
-        places = np.arange(self._head[queue], self._head[queue] + n)
+        first = int(self._pushed[queue] - self.count[queue])
+        places = np.arange(first, first + n)
         return self._ring[queue].take(places, mode="wrap").astype(np.int64)
 
     def filled(self) -> tuple[np.ndarray, np.ndarray]:
@@ -81,26 +79,26 @@ class Queues:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self._ring.nbytes + self._head.nbytes + self.count.nbytes
+        return self._ring.nbytes + self._pushed.nbytes + self.count.nbytes
 
     def state(self) -> State:
         """Everything, as raw arrays."""
-        return {"ring": self._ring.copy(), "head": self._head.copy(), "count": self.count.copy()}
+        return {"ring": self._ring.copy(), "pushed": self._pushed.copy(), "count": self.count.copy()}
 
     def load_state(self, state: Mapping[str, np.ndarray], slots: int, where: str) -> None:
         """Replace what is here by a saved state. Raises UserError where it does not fit or is damaged."""
         require(state, self.state(), where)
         saved = Queues(self.queues, self.capacity)
-        saved._ring[:], saved._head[:], saved.count[:] = state["ring"], state["head"], state["count"]
+        saved._ring[:], saved._pushed[:], saved.count[:] = state["ring"], state["pushed"], state["count"]
         try:
             saved.check(slots)
         except AssertionError as broken:
             raise UserError(f"{where}: the saved state is damaged ({broken})") from None
-        self._ring[:], self._head[:], self.count[:] = saved._ring, saved._head, saved.count
+        self._ring[:], self._pushed[:], self.count[:] = saved._ring, saved._pushed, saved.count
 
     def check(self, slots: int) -> None:
         """Raise AssertionError if an invariant broke."""
-        sane = (self.count >= 0) & (self.count <= self.capacity) & (self._head >= 0) & (self._head < self.capacity)
+        sane = (self.count >= 0) & (self.count <= self.capacity) & (self.count <= self._pushed)
         if not sane.all():
             raise AssertionError("queues: more in a queue than it holds")
         filled, _ = self.filled()

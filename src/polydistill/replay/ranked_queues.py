@@ -17,7 +17,7 @@ from polydistill.replay.state import State, nest, require, unnest
 #: Minibatches drawn at once, a row each: slots int64 [k, n], their probabilities float64, and their queues int64.
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 
-#: (generator, k, n) -> the queue of each slot of k minibatches of n, int64 [k * n], and numbers uniform in [0, 1), float64.
+#: (generator, k, n) -> of each slot of k minibatches of n: its queue, int64 [k * n], and a number uniform in [0, 1).
 Choose = Callable[[np.random.Generator, int, int], tuple[np.ndarray, np.ndarray]]
 
 

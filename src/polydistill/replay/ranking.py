@@ -78,12 +78,16 @@ class Ranking:
             return np.concatenate([self.select(ranks[i : i + _CHUNK]) for i in range(0, n, _CHUNK)])
         if self._ends is None:
             self._ends = self._count.cumsum()
+        order = ranks.argsort()  # neighbours are found faster one after the other
+        ranks = ranks[order]
         block = self._ends.searchsorted(ranks, "right")
-        inner = ranks - self._ends[block]
-        inner += self._count[block]
+        ranks -= self._ends[block]
+        ranks += self._count[block]
         keys = self._keys.take(self._row[block], axis=0)
         keys.sort(axis=1)
-        return keys[np.arange(n), inner] & self._slot_mask
+        slots = np.empty_like(ranks)
+        slots[order] = keys[np.arange(n), ranks] & self._slot_mask
+        return slots
 
     def order(self) -> np.ndarray:
         """Every stored slot, first rank first, int64 [len(self)]."""
@@ -141,7 +145,7 @@ class Ranking:
     def _settle(self) -> None:
         """Move the keys of changed slots to where they belong."""
         slots = np.sort(np.concatenate(self._changed))
-        slots = slots[slots != np.append(slots[1:], -1)]  # each once
+        slots = slots[_nth(slots) == 0]  # each once
         self._changed.clear()
         self._n_changed = 0
         place = self._place[slots].astype(np.int64)

@@ -20,7 +20,7 @@ class Multitask:
     tasks: Annotated[tuple[str, ...], flag("NAME ...")] = ()
     """Games, for example pong freeway breakout."""
     student: Text = None
-    """Network: controllers, mimic (MDQN) or mcdqn."""
+    """Network: controllers, mimic (MDQN) or task_heads (MCDQN)."""
     against: Annotated[tuple[str, ...], flag("FOLDER ...")] = ()
     """Teachers to compare with; they take no part in the training."""
     steps: Int = None
