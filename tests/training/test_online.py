@@ -139,7 +139,10 @@ def test_a_resume_has_the_student_it_had(tmp_path: Path, monkeypatch: pytest.Mon
     ("overrides", "message"),
     [
         ({"shadow.student": "net9"}, "unknown student 'net9': did you mean 'net"),
-        ({"shadow.student": "net1", "shadow.seed": 2}, "recipe fast, shadow: unknown key 'seed'; did you mean 'seeds'?"),
+        (
+            {"shadow.student": "net1", "shadow.seed": 2},
+            "recipe fast, shadow: unknown key 'seed'; did you mean 'seeds'?",
+        ),
         ({"shadow.temperature": 0.1}, "recipe fast, shadow: 'student' is missing"),
         ({"shadow.student": "net1", "shadow.size": "900TB"}, "this machine has"),
     ],

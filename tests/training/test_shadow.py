@@ -148,9 +148,10 @@ def test_targets_come_from_the_best_of_that_moment() -> None:
         ({"temperature": 0.1}, "logits", 3.33325e-5),  # a policy's own logits have temperature 1
         ({"loss": "nll"}, "q", math.log(3)),
         ({"loss": "mse"}, "q", 1.00**2 + 1.01**2 + 0.99**2),
+        ({"loss": "huber"}, "q", 0.5 * 1.00**2 + (1.01 - 0.5) + 0.5 * 0.99**2),
     ],
 )
-def test_the_three_losses(settings: dict[str, Any], kind: str, expected: float) -> None:
+def test_the_losses(settings: dict[str, Any], kind: str, expected: float) -> None:
     follower = silent(kind=kind, **settings)
     fill(follower)
     follower.offer(1.0, GOLDEN)
@@ -353,7 +354,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line() -> None:
         ({"options": {"hidden": -3}}, "do not make a mimic"),
         ({"capacity": 8}, "a memory of 8 observations cannot hold one of each of 16 copies of catch"),
         ({"size": "much"}, "'much' is no memory size"),
-        ({"loss": "kk"}, "loss: Input should be 'kl', 'nll' or 'mse'"),
+        ({"loss": "kk"}, "loss: Input should be 'kl', 'nll', 'mse'"),
         ({"on_swap": "forget"}, "on_swap: Input should be 'keep' or 'flush'"),
         ({"temperature": 0}, "temperature: Input should be greater than 0"),
         ({"seeds": [1, 1]}, "seeds: seeds are different and not negative"),

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from polydistill.algorithms.policy_distillation import REGRESSIONS, Targets, policy_distillation
 from polydistill.errors import UserError
 from polydistill.evaluation.protocol import Protocol, evaluate_task
 from polydistill.evaluation.rows import Label, Row
 from polydistill.nets.sizes import make_named
 from polydistill.nets.store import save_student
-from polydistill.ops.policy import agreement, distill_kl, distill_mse, distill_nll
 from polydistill.optim import DQNRMSprop, eps_for_max_lr, flatten_optimizer, restore_optimizer
 from polydistill.replay.observations import Observations
 from polydistill.rng import seeded_init, stream
@@ -68,8 +68,8 @@ class Shadow:
         device: str = "cpu",
         kind: OutputKind = "q",
     ):
-        if settings.loss == "mse" and kind != "q":
-            raise UserError(f"loss mse needs Q-values, but the learner of {task.name} gives {kind}")
+        if settings.loss in REGRESSIONS and kind != "q":
+            raise UserError(f"loss {settings.loss} needs Q-values, but the learner of {task.name} gives {kind}")
         self.task, self.settings, self.num_envs, self.seed = task, settings, num_envs, seed
         with seeded_init(seed, "shadow"):
             self.network, student = make_named(settings.student, Suite((task,)), settings.options)
@@ -85,6 +85,7 @@ class Shadow:
         self.optimizer = DQNRMSprop(self.student.parameters(), lr=settings.learning_rate, eps=eps)
         self.seen = self.updates = self.skipped = self._owed = self._in_a_row = 0
         self._rng = stream(seed, "shadow", task.name)
+        self._objective = policy_distillation(settings.loss)
         self._tau = settings.temperature if kind == "q" else 1.0
         self._own = torch.tensor(self.student.suite.actions[0], device=device)
         self._valid = torch.tensor(self.student.suite.valid)[:, None].to(device)  # [1, 1, A]
@@ -157,8 +158,8 @@ class Shadow:
 
     def _update(self) -> Tensor:
         obs = torch.from_numpy(self.memory.sample(self._rng, self.settings.batch_size)).to(self._valid.device)
-        target, logits = self._target(obs), self.student([obs]).logits  # [1, B, A]
-        loss = self._loss(target, logits).mean()
+        said = self._objective(self.student([obs]), Targets(self._target(obs), self._valid, self._tau))
+        loss = said.per_example.mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.get_total_norm([p.grad for p in self.student.parameters() if p.grad is not None])
@@ -173,18 +174,13 @@ class Shadow:
                     "try a smaller shadow.learning_rate"
                 )
         self.updates += 1
-        return torch.stack([loss.detach(), agreement(target, logits, self._valid).float().mean()])
+        return torch.stack([loss.detach(), said.metrics["agreement"].mean()])
 
     def _target(self, obs: Tensor) -> Tensor:
         """What the present teacher says, on the action axis ``[1, B, A]``."""
         assert self.teacher is not None
         values = self.teacher(obs).values
         return values.new_zeros(1, len(obs), self._valid.shape[-1]).index_copy(2, self._own, values[None])
-
-    def _loss(self, target: Tensor, logits: Tensor) -> Tensor:
-        if self.settings.loss == "kl":
-            return distill_kl(target, logits, self._tau, self._valid)
-        return (distill_nll if self.settings.loss == "nll" else distill_mse)(target, logits, self._valid)
 
     # ------------------------------------------------------------------ using the student
     def greedy(self, obs: np.ndarray) -> np.ndarray:

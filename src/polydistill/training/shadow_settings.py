@@ -30,7 +30,7 @@ class ShadowSettings(Settings):
 
     student: str
     options: dict[str, Any] = Field(default_factory=dict)
-    loss: Literal["kl", "nll", "mse"] = "kl"
+    loss: Literal["kl", "nll", "mse", "reverse_kl", "js", "huber"] = "kl"
     temperature: float = Field(0.01, gt=0)
     learning_rate: float = Field(5e-4, gt=0)
     max_learning_rate: float = Field(0.1, gt=0)
