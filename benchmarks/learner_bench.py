@@ -24,9 +24,7 @@ def learner(repeats: int = 15) -> list[Row]:
         ours.step(batch)
 
     def bare() -> None:
-        loss = distill_kl(
-            targets.values, parts.student(batch.obs).logits, targets.temperature, targets.valid
-        ).mean()
+        loss = distill_kl(targets.values, parts.student(batch.obs).logits, targets.temperature, targets.valid).mean()
         bare_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         bare_optimizer.step()
