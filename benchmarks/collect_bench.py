@@ -8,6 +8,7 @@ import torch
 from benchmarks.parts import demo
 from benchmarks.timing import Row, in_turns, row
 from polydistill import build
+from polydistill.envs.base import step_while
 from polydistill.envs.suite import make_env
 from polydistill.replay.memory import make_memory
 from polydistill.replay.stacks import Stacks
@@ -44,8 +45,7 @@ def random_actions(task: Task, copies: int, repeats: int) -> Row:
 
     def collect() -> None:
         for actions in choice:
-            memory.append(state["obs"], values, start=state["start"])
-            step = ours.step(actions)
+            step = step_while(ours, actions, lambda: memory.append(state["obs"], values, start=state["start"]))
             state["obs"], state["start"] = step.obs, step.ended
 
     def bare() -> None:

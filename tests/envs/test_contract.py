@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from polydistill.envs import suite
-from polydistill.envs.base import EVALUATION_SEED_BASE, Step, VecEnv, copy_seeds
+from polydistill.envs.base import EVALUATION_SEED_BASE, Step, VecEnv, copy_seeds, step_while
 from polydistill.envs.catch import CatchVec
 from polydistill.envs.suite import make_env, resolve_task
 from polydistill.errors import UserError
@@ -110,6 +110,29 @@ def test_contract(key: str) -> None:
     with opened(key, 1) as env:
         alone, played_alone = roll(env, 5, steps)
         assert np.array_equal(frames(alone, played_alone, 0), frames(obs, played, 0))
+
+
+@pytest.mark.parametrize("key", ["pong", "catch"])
+def test_work_is_done_during_a_step(key: str) -> None:
+    with opened(key, 3) as env, opened(key, 3) as twin:
+        env.reset(5)
+        twin.reset(5)
+        done: list[int] = []
+        for t in range(5):
+            actions = np.full(3, t % 3)
+            step, same = step_while(env, actions, lambda t=t: done.append(t)), twin.step(actions)
+            assert np.array_equal(step.obs, same.obs)
+        assert done == [0, 1, 2, 3, 4]
+
+        def fail() -> None:
+            raise UserError("memory full")
+
+        with pytest.raises(UserError, match="memory full"):
+            step_while(env, np.zeros(3, np.int64), fail)
+        env.step(np.zeros(3, np.int64))  # an error leaves the environment in order
+        with pytest.raises(ValueError, match="actions"):
+            step_while(env, np.array([99, 0, 0]), lambda: done.append(5))
+        env.step(np.zeros(3, np.int64))
 
 
 @pytest.mark.parametrize("key", ["pong", "breakout nature", "catch", "gym:CartPole-v1"])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from polydistill.envs.base import MAX_FRAMES as MAX_FRAMES
-from polydistill.envs.base import EnvOptions, Step, at_least_one, copy_seeds, own_actions
+from polydistill.envs.base import EnvOptions, SendReceive, Step, at_least_one, copy_seeds, own_actions
 from polydistill.errors import UserError
 from polydistill.tasks import ATARI_AXIS, Task
 
@@ -225,7 +225,16 @@ class Emulators:
 
     def step(self, actions: np.ndarray) -> Step:
         """One control step of *valid* own actions, int64 ``[N]``; ``obs`` and ``final_obs`` are single frames."""
-        frames, reward, terminated, _, info = self._env.step(actions)
+        self.send(actions)
+        return self.receive()
+
+    def send(self, actions: np.ndarray) -> None:
+        """Begin a control step; the emulator threads play it until :meth:`receive` fetches what came of it."""
+        self._env.send(actions)
+
+    def receive(self) -> Step:
+        """What came of the actions sent."""
+        frames, reward, terminated, _, info = self._env.recv()
         self._steps += 1
         truncated = (self._steps >= self._max_steps) & ~terminated
         life_lost = ((info["lives"] < self._lives) | terminated) & (self._lives > 0)
@@ -259,7 +268,7 @@ class Emulators:
             del self._env.ale
 
 
-class AtariVec:
+class AtariVec(SendReceive):
     """``num_envs`` copies of one Atari game; see :class:`~polydistill.envs.base.VecEnv` and :class:`Emulators`.
 
     An observation ``uint8 [4, 84, 84]`` stacks the last four frames, newest last; an episode starts with three zero
@@ -316,8 +325,11 @@ class AtariVec:
         self._frames = [*older, newest]
         return np.stack(self._frames, axis=1)
 
-    def step(self, actions: np.ndarray) -> Step:
-        played = self._emulators.step(own_actions(actions, self.task, self.num_envs))
+    def send(self, actions: np.ndarray) -> None:
+        self._emulators.send(own_actions(actions, self.task, self.num_envs))
+
+    def receive(self) -> Step:
+        played = self._emulators.receive()
         newest = self._grey(played.obs)
         final = None
         if played.final_obs is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,6 +67,39 @@ class VecEnv(Protocol):
 
     def close(self) -> None:
         """Free what the copies hold."""
+
+
+class SendReceive(ABC):
+    """Base of a :class:`VecEnv` whose copies play by themselves between ``send`` and ``receive``."""
+
+    @abstractmethod
+    def send(self, actions: np.ndarray) -> None:
+        """Begin a control step. Raises ValueError as ``step`` does; then nothing has begun."""
+
+    @abstractmethod
+    def receive(self) -> Step:
+        """Wait for the step begun, and return what came of it."""
+
+    def step(self, actions: np.ndarray) -> Step:
+        """See :meth:`VecEnv.step`."""
+        self.send(actions)
+        return self.receive()
+
+
+def step_while(env: VecEnv, actions: np.ndarray, work: Callable[[], object]) -> Step:
+    """One control step; ``work()`` is done while the copies play, where they play by themselves, and before it if not.
+
+    An error in ``work`` goes on to the caller, with the environment in order.
+    """
+    if not isinstance(env, SendReceive):
+        work()
+        return env.step(actions)
+    env.send(actions)
+    try:
+        work()
+    finally:
+        step = env.receive()
+    return step
 
 
 @dataclass(frozen=True)

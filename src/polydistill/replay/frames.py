@@ -131,9 +131,9 @@ class FrameStore:
             return
         if refs[dead].min() < 0:
             raise AssertionError("a frame lost more references than it had")
-        slots = np.unique(dead // self.chunk)
+        slots = dead // self.chunk
         slots = slots[(self._owner[slots] == SEALED) & ~self._refs[slots].any(1)]
-        for slot in slots.tolist():
+        for slot in set(slots.tolist()):
             self._release(slot)
 
     # ------------------------------------------------------------------ reading

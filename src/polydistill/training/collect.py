@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polydistill.envs.base import VecEnv
+from polydistill.envs.base import VecEnv, step_while
 from polydistill.nets.student import Student
 from polydistill.nets.task_torsos import TaskTorsos
 from polydistill.ops.policy import priority_l1
@@ -109,12 +109,16 @@ class Actor:
             values = self._teacher(obs).values.cpu().numpy()
             best = chosen = values.argmax(1)
             priority = torso = None
-        value = values.max(1)
-        self._values[(self._seen + np.arange(len(value))) % RECENT] = value
-        self._seen += len(value)
         features = as_array(torso.cpu()) if self.memory.keeps_features and torso is not None else None
-        self.memory.append(self._obs, values, value, self._start, priority, features)
-        step = self.env.step(self.behaviour.choose(best, chosen, values.shape[1], self.control_steps, self.rng))
+
+        def remember() -> None:
+            value = values.max(1)
+            self._values[(self._seen + np.arange(len(value))) % RECENT] = value
+            self._seen += len(value)
+            self.memory.append(self._obs, values, value, self._start, priority, features)
+
+        actions = self.behaviour.choose(best, chosen, values.shape[1], self.control_steps, self.rng)
+        step = step_while(self.env, actions, remember)
         self._obs, self._start = step.obs, step.ended
         self._returns += step.reward
         self.episodes += int(step.ended.sum())
