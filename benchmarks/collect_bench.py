@@ -15,7 +15,7 @@ from polydistill.replay.stacks import Stacks
 from polydistill.tasks import Task
 from polydistill.training.collect import Actor, ask_both
 
-STEPS = 40  # vector steps of one measurement
+STEPS = 25  # vector steps of one measurement
 
 
 def bare_env(task: Task, copies: int) -> object:
@@ -87,7 +87,7 @@ def acting(g: int, copies: int, repeats: int) -> Row:
     return row(f"collect, networks acting: {task.name}", n / a, n / b, "control steps/s", ">= 0.85")
 
 
-def collect(copies: int = 16, repeats: int = 25) -> list[Row]:
+def collect(copies: int = 16, repeats: int = 60) -> list[Row]:
     """All rows of this file, with as many copies of a game as the demo has."""
     tasks = demo().suite.tasks
     rows = [random_actions(task, copies, repeats) for task in tasks]

@@ -1,4 +1,4 @@
-"""Two things timed side by side: in turns, in one run, medians compared."""
+"""Two things timed side by side, in turns, in one run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,20 @@ def row(name: str, ours: float, reference: float, unit: str, want: str = "") -> 
 
 
 def in_turns(ours: Callable[[], None], reference: Callable[[], None], repeats: int) -> tuple[float, float]:
-    """Median seconds of each, called in turns after one unmeasured call of both."""
-    times: tuple[list[float], list[float]] = ([], [])
+    """Seconds of each, called in turns after one unmeasured call of both, either first as often as the other.
+
+    The reference's is the median; ours is that times the median of the ratios of neighbours, for a machine whose speed
+    drifts changes both of a pair alike.
+    """
+    ratios, references = [], []
     for i in range(repeats + 1):
-        for side, call in zip(times, (ours, reference), strict=True):
+        seconds = {}
+        for call in (ours, reference) if i % 2 else (reference, ours):
             began = time.perf_counter()
             call()
-            if i:
-                side.append(time.perf_counter() - began)
-    return float(np.median(times[0])), float(np.median(times[1]))
+            seconds[call] = time.perf_counter() - began
+        if i:
+            ratios.append(seconds[ours] / seconds[reference])
+            references.append(seconds[reference])
+    median = float(np.median(references))
+    return median * float(np.median(ratios)), median
