@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import collect_bench, learner_bench
+from benchmarks import collect_bench, joint_bench, learner_bench, samplers_bench
 from benchmarks.timing import Row
 from polydistill.training.folder import provenance
 
@@ -15,11 +15,17 @@ LATEST = Path(__file__).with_name("latest.json")
 def main() -> None:
     """Measure, print, write."""
     rows: list[Row] = []
-    for measure in (learner_bench.bytes_per_experience, learner_bench.learner, collect_bench.collect):
+    for measure in (
+        learner_bench.bytes_per_experience,
+        learner_bench.learner,
+        samplers_bench.samplers_at_paper_size,
+        joint_bench.rows,
+        collect_bench.collect,
+    ):
         for found in measure():
             rows.append(found)
             print(
-                f"{found['name']:48} {found['ours']:>10,.1f} {found['reference']:>10,.1f} {found['unit']:16} "
+                f"{found['name']:52} {found['ours']:>10,.1f} {found['reference']:>10,.1f} {found['unit']:16} "
                 f"{found['ratio']:6.2f}  ({found['want']})",
                 flush=True,
             )

@@ -1,0 +1,101 @@
+"""Yin & Pan's joint update for 1, 3 and 10 games, and the whole loop against the emulator alone."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from benchmarks.collect_bench import bare_env
+from benchmarks.timing import Row, in_turns, row
+from polydistill import build
+from polydistill.envs.atari import atari_task
+from polydistill.ops.policy import distill_kl
+from polydistill.recipe import DistillRecipe, read, resolve
+from polydistill.rng import seeded_init
+from polydistill.teachers.base import Teacher
+from polydistill.teachers.zoo import Network, build_network
+from polydistill.training.distil import distil
+
+#: The games of Yin & Pan 2017. Their networks here are untrained: speed does not depend on what the weights are.
+GAMES = (
+    "pong", "freeway", "breakout", "qbert", "space_invaders",
+    "seaquest", "enduro", "beam_rider", "ms_pacman", "riverraid",
+)  # fmt: skip
+
+
+def parts_of(games: int, **overrides: object) -> build.Parts:
+    """The parts of ``yin-pan-small`` for the first ``games`` games, with small memories."""
+    content, where = read("yin-pan-small")
+    teachers = []
+    for name in GAMES[:games]:
+        task = atari_task(name, "ale")
+        with seeded_init(0, name):
+            teachers.append(Teacher(task, build_network(task, Network(bf16=True))))
+    small = {"memory.capacity": 4_000, "memory.measure_steps": 100, "teachers": list(GAMES[:games])}
+    return build.parts(resolve(DistillRecipe, content, where, small | overrides), teachers)
+
+
+def joint(games: int, repeats: int = 10, updates: int = 10) -> Row:
+    """Draw by H-PR, learn, send priorities home; against the same arithmetic on a ready minibatch."""
+    parts = parts_of(games, **{"memory.cache_features": False})
+    actors = build.actors(parts)
+    for actor in actors:
+        while actor.control_steps < 500:
+            actor.step()
+    rectangle, learner, rng = build.rectangle(parts, actors), build.learner(parts), np.random.default_rng(0)
+    ready, optimizer = rectangle.draw(rng), build.learner(parts).optimizer
+    obs, targets = [x.clone() for x in ready.obs], ready.targets
+
+    def ours() -> None:
+        for _ in range(updates):
+            rectangle.prioritise(learner.step(rectangle.draw(rng)))
+
+    def bare() -> None:
+        for _ in range(updates):
+            logits = parts.student(obs).logits
+            loss = distill_kl(targets.values, logits, targets.temperature, targets.valid).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+    a, b = in_turns(ours, bare, repeats)
+    for actor in actors:
+        actor.env.close()
+    return row(f"joint H-PR update of {games} x 32 / its arithmetic", updates / a, updates / b, "updates/s", "")
+
+
+def whole(games: int = 3, updates: int = 400, rounds: int = 3) -> Row:
+    """Playing, storing, drawing and learning with cached features, against the emulators alone.
+
+    One update follows four control steps of each game, as in the paper.
+    """
+    parts = parts_of(games)
+    actors = build.actors(parts)
+    rectangle, learner, rng = build.rectangle(parts, actors), build.learner(parts), np.random.default_rng(0)
+    losses = distil(actors, learner, rectangle, parts.recipe.schedule, rng)
+    next(losses)
+    envs = [bare_env(task, actors[0].env.num_envs) for task in parts.suite.tasks]
+    steps = 4 * updates // actors[0].env.num_envs
+    choice = [rng.integers(0, task.n_actions, (steps, actors[0].env.num_envs)) for task in parts.suite.tasks]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(updates):
+            next(losses)
+        seconds[0].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        for env, actions in zip(envs, choice, strict=True):
+            for one in actions:
+                env.step(one)  # type: ignore[attr-defined]
+        seconds[1].append(time.perf_counter() - began)
+    for actor in actors:
+        actor.env.close()
+    ours, bare = (float(np.median(x)) for x in seconds)
+    n = steps * actors[0].env.num_envs * games
+    return row(f"the whole loop, {games} games / their emulators", n / ours, n / bare, "control steps/s", "")
+
+
+def rows() -> list[Row]:
+    """All rows of this file."""
+    return [*(joint(games) for games in (1, 3, 10)), whole()]
