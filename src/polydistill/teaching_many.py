@@ -1,0 +1,263 @@
+"""Many teachers from one command: a process for each game, several at once, each on cores of its own.
+
+A game's process is ``polydistill teach --task GAME``, so whatever that can do (resume, shadow students, settings of one
+task) this can, and a game that fails does not take the others with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from polydistill.envs.suite import resolve_task
+from polydistill.errors import UserError
+from polydistill.processes import Children
+from polydistill.training.folder import LOCK
+from polydistill.training.progress import duration
+from polydistill.training.teach import CHECKPOINT, CURVE
+
+#: The ten games of Yin & Pan (2017), Table 1.
+YIN_PAN = (
+    "beam_rider", "breakout", "enduro", "freeway", "ms_pacman", "pong", "qbert", "seaquest", "space_invaders",
+    "riverraid",
+)  # fmt: skip
+
+State = Literal["waiting", "training", "finished", "stopped", "failed"]
+
+SECONDS = 2.0  # between two looks at the files
+RATE_HOURS = 5 / 60  # control steps per second are those of the last five minutes
+
+
+@dataclass
+class Game:
+    """One teacher, as the table shows it.
+
+    Attributes:
+        total: Control steps of the whole training.
+        last, best: Newest and best evaluation while it was trained.
+        score: Of a finished teacher, the mean on its card.
+        error: What the process said last, where it failed.
+    """
+
+    task: str
+    folder: Path
+    total: int
+    state: State = "waiting"
+    steps: int = 0
+    rate: float = 0.0
+    last: float | None = None
+    best: float | None = None
+    score: float | None = None
+    error: str = ""
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end at the present rate."""
+        return (self.total - self.steps) / self.rate if self.rate else float("inf")
+
+    def read(self) -> None:
+        """Take what its files say now; what is not there, or half-written, changes nothing."""
+        try:
+            with (self.folder / CURVE).open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            points = [(int(row["control_steps"]), float(row["hours"])) for row in rows]
+            scores = [float(row["evaluation"]) for row in rows if row["evaluation"]]
+        except (OSError, KeyError, TypeError, ValueError):
+            points, scores = [], []
+        if points:
+            self.steps, hours = points[-1]
+            then = next(point for point in points if hours - point[1] <= RATE_HOURS)
+            self.rate = (self.steps - then[0]) / (3600 * (hours - then[1])) if hours > then[1] else self.rate
+        if scores:
+            self.last, self.best = scores[-1], max(scores)
+        if self.state == "finished" and (card := _card(self.folder)):
+            self.steps, self.score = card["control_steps"], card["scores"]["noop"]["mean"]
+
+    def begin(self, *, overwrite: bool) -> list[str] | None:
+        """The flag its process needs to go on from what is there; None: there is nothing left to do."""
+        held = self.folder.is_dir() and any(path.name != LOCK for path in self.folder.iterdir())
+        if overwrite and held:
+            return ["--overwrite"]
+        card, begun = _card(self.folder), (self.folder / CHECKPOINT).is_dir()
+        if card and (card["control_steps"] >= self.total or not begun):
+            return None
+        return ["--resume"] if held else []
+
+
+def _card(folder: Path) -> dict[str, Any] | None:
+    """The card of a teacher whose score was measured."""
+    try:
+        card: dict[str, Any] = json.loads((folder / "card.json").read_text())
+        return card if {"mean"} <= card["scores"]["noop"].keys() and "control_steps" in card else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def games_of(names: Sequence[str]) -> list[str]:
+    """Task names; ``all`` stands for Yin & Pan's ten games.
+
+    Raises:
+        UserError: a name given twice, or unknown.
+    """
+    tasks = [task for name in names for task in (YIN_PAN if name == "all" else (name,))]
+    for task in tasks:
+        resolve_task(task)
+        if tasks.count(task) > 1:
+            raise UserError(f"--tasks: {task} is named twice")
+    return tasks
+
+
+def shares(cores: Sequence[int], workers: int) -> list[list[int]]:
+    """Cores for each of ``workers`` processes: all of them, as evenly as it goes; shared where there are too few.
+
+    Raises:
+        UserError: there would be no worker.
+    """
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1; found {workers}")
+    return [list(cores[i::workers]) or [cores[i % len(cores)]] for i in range(workers)]
+
+
+def teach_many(
+    games: Sequence[Game],
+    arguments: Callable[[Game], Sequence[str]],
+    *,
+    workers: int = 0,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Train every game that is not finished, ``workers`` at a time.
+
+    Args:
+        arguments: What stands after ``polydistill`` to train a game from the beginning.
+        workers: Processes at once; 0: one per core, and no more than there are games.
+        overwrite: Replace what is there.
+
+    Returns:
+        0; or 130 after SIGINT or SIGTERM: every game has a checkpoint then, and the same call goes on.
+
+    Raises:
+        UserError: games failed, after the others were trained.
+    """
+    console = console or Console()
+    cores = sorted(os.sched_getaffinity(0))
+    begun = {game.task: game.begin(overwrite=overwrite) for game in games}
+    for game in games:
+        if begun[game.task] is None:
+            game.state = "finished"
+    waiting = [game for game in games if game.state == "waiting"]
+    slots = shares(cores, workers or min(len(cores), max(len(waiting), 1)))
+    with Children() as children, _Screen(games, console) as screen:
+        busy: dict[int, _Training] = {}
+        while busy or (waiting and not children.stopped):
+            for k in range(len(slots)):
+                if k not in busy and waiting and not children.stopped:
+                    game = waiting.pop(0)
+                    command = [*arguments(game), "--threads", str(len(slots[k])), *(begun[game.task] or [])]
+                    process = children.start(command, slots[k], subprocess.PIPE)
+                    busy[k] = _Training(game, process, screen.say)
+            screen.renew()
+            time.sleep(SECONDS)
+            for k, training in list(busy.items()):
+                if training.ended(children.stopped):
+                    del busy[k]
+    if children.stopped:
+        console.print("stopped; the same command continues")
+        return 130
+    if failed := [game for game in games if game.state == "failed"]:
+        told = "; ".join(f"{game.task} ({game.error})" for game in failed)
+        raise UserError(f"{len(failed)} of {len(games)} trainings failed: {told}")
+    return 0
+
+
+class _Training:
+    """A game's process, and a thread that hands its lines on."""
+
+    def __init__(self, game: Game, process: subprocess.Popen[str], say: Callable[[str], None]) -> None:
+        self._game, self._process = game, process
+        self._line = ""
+        self._reader = threading.Thread(target=self._read, args=(say,), daemon=True)
+        game.state = "training"
+        self._reader.start()
+
+    def _read(self, say: Callable[[str], None]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if text := line.strip():
+                self._line = text
+                say(text)
+
+    def ended(self, stopped: bool) -> bool:
+        """Whether the process has ended; the game says how."""
+        code = self._process.poll()
+        if code is None:
+            return False
+        self._reader.join()
+        self._game.state = "finished" if code == 0 else "stopped" if stopped or code == 130 else "failed"
+        if self._game.state == "failed":
+            self._game.error = self._line or f"exit code {code}"
+        return True
+
+
+class _Screen:
+    """A table that renews itself in a terminal; elsewhere every line as it comes, and the table at the end."""
+
+    def __init__(self, games: Sequence[Game], console: Console) -> None:
+        self._games, self._console = games, console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> _Screen:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.renew()
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self._console.print(table(self._games))
+
+    def say(self, text: str) -> None:
+        """A line of one of the trainings."""
+        if self._live is None:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def renew(self) -> None:
+        """Read the games' files, and draw."""
+        for game in self._games:
+            game.read()
+        if self._live is not None:
+            self._live.update(table(self._games), refresh=True)
+
+
+def table(games: Sequence[Game]) -> Table:
+    """What a person sees."""
+    drawn = Table(box=None, pad_edge=False)
+    drawn.add_column("game")
+    drawn.add_column("state")
+    for name in ("control steps", "steps/s", "last", "best", "score", "left"):
+        drawn.add_column(name, justify="right")
+    for game in games:
+        active = game.state == "training"
+        drawn.add_row(
+            game.task,
+            game.state,
+            f"{game.steps:,}" if game.state == "finished" else f"{game.steps:,}/{game.total:,}",
+            f"{game.rate:,.0f}" if active else "",
+            *("" if score is None else f"{score:,.1f}" for score in (game.last, game.best, game.score)),
+            duration(game.left) if active else "",
+        )
+    return drawn
