@@ -80,9 +80,6 @@ def test_against_twin(shape: tuple[int, ...], dtype: str, streams: int, chunk: i
         operate(store, twin, rng, target=100)
         if i % 400 == 0:
             agree(store, twin)
-        if i % 1500 == 0:
-            store.compact(dead=max(1, chunk // 2))
-            agree(store, twin)
         if i % 2000 == 1999:  # a restored store goes on with the same ids
             other = FrameStore(shape, dtype, streams, chunk)
             other.load_state(store.state())
@@ -124,10 +121,6 @@ class FrameMachine(RuleBasedStateMachine):
         self.store.decref(ids)
         self.twin.move(ids, -1)
 
-    @rule(dead=st.integers(1, 3))
-    def compact(self, dead: int) -> None:
-        self.store.compact(dead)
-
     @invariant()
     def agree(self) -> None:
         agree(self.store, self.twin)
@@ -152,17 +145,6 @@ def test_all_dead_frees_everything() -> None:
     store.check()
     assert len(store) == 0
     assert full - store.nbytes > 128 * 7000
-
-
-def test_compact_shrinks_and_keeps_ids() -> None:
-    store, rng = FrameStore((84, 84)), np.random.default_rng(0)
-    frames = rng.integers(0, 256, (64, 84, 84), np.uint8)
-    ids = np.concatenate([store.add(np.array([0]), f[None]) for f in frames])
-    store.decref(ids[np.arange(64) % 8 != 3])
-    before = store.nbytes
-    assert store.compact(dead=4) == before - store.nbytes > 0.8 * before * 7 / 8
-    np.testing.assert_array_equal(store.get(ids[3::8]), frames[3::8])
-    store.check()
 
 
 def test_too_many_decrefs_is_noticed() -> None:

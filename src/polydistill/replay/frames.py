@@ -188,28 +188,6 @@ class FrameStore:
         """Frames alive."""
         return int(np.count_nonzero(self._refs))
 
-    def compact(self, dead: int) -> int:
-        """Repack the sealed chunks in which at least ``dead`` frames are dead; ids stay what they are.
-
-        Partitions that evict at different times leave chunks with few living frames. A dead frame is overwritten with
-        its neighbour, which compresses to almost nothing.
-
-        Returns:
-            bytes saved.
-        """
-        before = self._payload_bytes
-        alive = np.count_nonzero(self._refs, axis=1)
-        for slot in np.flatnonzero((self._owner == SEALED) & (self.chunk - alive >= dead)).tolist():
-            payload = self._payload[slot]
-            assert payload is not None
-            frames = np.frombuffer(self._decompress(payload), self.dtype).reshape(self.chunk, *self.shape)
-            living = np.flatnonzero(self._refs[slot])
-            nearest = living[np.clip(np.searchsorted(living, np.arange(self.chunk), "right") - 1, 0, None)]
-            smaller = self._packed(frames[nearest])
-            if len(smaller) < len(payload):
-                self._put_payload(slot, smaller)
-        return before - self._payload_bytes
-
     # ------------------------------------------------------------------ state
     def state(self) -> State:
         """Everything, as raw arrays; the compressed chunks are joined into one, so this needs their size once more."""
