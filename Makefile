@@ -61,11 +61,11 @@ $(VENV)/.stamp-demo: $(VENV)/pyvenv.cfg $(SOURCES)
 
 # The tests play real Atari and write real videos, so this holds everything that the demo needs.
 $(VENV)/.stamp-dev: $(VENV)/pyvenv.cfg $(SOURCES)
-	$(INSTALL) '.[analyze,atari,track,video,dev]'
+	$(INSTALL) '.[analyze,atari,doom,track,video,dev]'
 	@touch $@ $(VENV)/.stamp-demo
 
 $(VENV)/.stamp-bench: $(VENV)/pyvenv.cfg $(SOURCES)
-	$(INSTALL) '.[atari,bench]'
+	$(INSTALL) '.[atari,bench,doom]'
 	@touch $@
 
 $(VENV)/.stamp-docs: $(VENV)/pyvenv.cfg $(SOURCES)

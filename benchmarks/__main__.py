@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import collect_bench, joint_bench, learner_bench, samplers_bench, teach_bench
+from benchmarks import collect_bench, doom_bench, joint_bench, learner_bench, samplers_bench, teach_bench
 from benchmarks.timing import Row
 from polydistill.training.folder import provenance
 
@@ -21,6 +21,7 @@ def main() -> None:
         samplers_bench.samplers_at_paper_size,
         joint_bench.rows,
         collect_bench.collect,
+        doom_bench.doom,
         teach_bench.rows,
     ):
         for found in measure():

@@ -67,7 +67,7 @@ def assert_refused(call: Call, place: Path, match: str, *arguments: object) -> s
 BAD_FLAGS = [
     ("unknown sampler 'unifrm': did you mean 'uniform'?", ["--sampler", "unifrm"]),
     ("unknown student 'mimik': did you mean 'mimic'?", ["--student", "mimik"]),
-    ("loss: Input should be 'kl', 'nll', 'mse', 'reverse_kl', 'js' or 'huber' (found 'kk')", ["--loss", "kk"]),
+    ("'cross_entropy', 'reverse_kl', 'js' or 'huber' (found 'kk')", ["--loss", "kk"]),
     ("behaviour.who: Input should be 'teacher', 'student' or 'mixture' (found 'me')", ["--behaviour", "me"]),
     ("objective.temperature: Input should be greater than 0", ["--temperature", "0"]),
     ("this machine has", ["--memory", "900TB"]),
@@ -180,7 +180,13 @@ def test_a_run_that_is_there_or_in_use(call: Call, place: Path) -> None:
         (["teach", "--task", "catch", "--set", "sticky=0.25"], "no sticky actions"),
         (["teach", "--task", "catch", "--out", "zoo"], "not empty and not a run"),
         (["teach", "--task", "catch", "--out", "zoo/catch"], "add --resume to continue it or --overwrite"),
-        (["teach"], "Missing from polydistill teach: --task"),
+        (["teach"], "name one game with --task, or several with --tasks"),
+        (["teach", "--task", "pong", "--tasks", "pong"], "name one game with --task, or several with --tasks"),
+        (["teach", "--task", "pong", "--workers", "2"], "--workers is for --tasks"),
+        (["teach", "--tasks", "pong", "pnog"], "unknown task 'pnog'; did you mean 'pong'?"),
+        (["teach", "--tasks", "all", "pong"], "pong is named twice"),
+        (["teach", "--tasks", "pong", "--resume"], "--tasks goes on by itself"),
+        (["teach", "--tasks", "catch", "--workers", "-1"], "--workers must be at least 1"),
         (["evaluate"], "name a run or a teacher's folder"),
         (["evaluate", "none"], "no policy at none"),
         (

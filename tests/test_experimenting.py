@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import polydistill
-from polydistill import api, cli, experimenting, multitask
+from polydistill import api, cli, multitask, transferring
 from polydistill.commands import _text
 from polydistill.errors import UserError
 from polydistill.evaluation.curves import CurvePoint
@@ -24,6 +24,7 @@ from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.tables import PaperNumber, Result
 from polydistill.experimenting import run_experiment
 from polydistill.experiments import Choice, load_experiment, plan_runs
+from polydistill.processes import Children
 from polydistill.recipe import parse_assignment, shipped
 from polydistill.reporting import page
 from polydistill.reporting.experiment import _line, curves, finals
@@ -73,12 +74,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(api, "_inspect", lambda *_: None)
     monkeypatch.setattr(page, "write_report", lambda folder: folder)
 
-    def call(self: object, arguments: list[str]) -> int:
+    class Ended:
+        def __init__(self, code: int) -> None:
+            self.wait = lambda: code
+
+    def start(self: object, arguments: list[str]) -> Ended:
         started.append(list(arguments))
         with monkeypatch.context() as patch:
-            return polydistill_main(list(arguments), patch)
+            return Ended(polydistill_main(list(arguments), patch))
 
-    monkeypatch.setattr(experimenting._Child, "call", call)
+    monkeypatch.setattr(Children, "start", start)
     return started
 
 
@@ -291,6 +296,7 @@ def test_the_commands_of_shipped_experiments_say_what_was_planned(name: str, mon
 
     monkeypatch.setattr(api, "distill", caught)
     monkeypatch.setattr(multitask, "multitask", caught)
+    monkeypatch.setattr(transferring, "transfer", lambda recipe, out, **_: seen.append((recipe, out)))
     stem, experiment = load_experiment(name)
     planned = plan_runs(experiment, Path("runs") / stem)
     assert len(planned) == len(experiment.variants) * len(experiment.teachers) * len(experiment.seeds)

@@ -6,19 +6,21 @@ import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from polydistill import nets
-from polydistill.algorithms.policy_distillation import REGRESSIONS, policy_distillation
+from polydistill.algorithms.actor_mimic import FeatureRegression, actor_mimic
+from polydistill.algorithms.policy_distillation import REGRESSIONS
 from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
 from polydistill.nets.student import Student
 from polydistill.nets.task_torsos import TaskTorsos
 from polydistill.ops.value import linear_schedule
-from polydistill.optim import DQNRMSprop, eps_for_max_lr
+from polydistill.optim import AuthorsAdam, DQNRMSprop, eps_for_max_lr
 from polydistill.recipe import DistillRecipe, LearnerSettings
 from polydistill.replay import samplers
 from polydistill.replay.memory import Memory, make_memory
@@ -68,9 +70,27 @@ def parts(recipe: DistillRecipe, teachers: Sequence[Teacher] | None = None) -> P
                     f"loss {recipe.objective.loss} needs Q-values, but the teacher of {teacher.task.name} gives "
                     f"{teacher.kind}: use kl"
                 )
+    if recipe.objective.features is not None:
+        require_features(chosen)
     student = make_student(recipe, suite, chosen, device)
     plan = _plan(recipe, suite, student)
     return Parts(recipe, suite, [t.to(str(device)) for t in chosen], student.to(device), device, plan)
+
+
+def require_features(teachers: Sequence[Teacher]) -> list[int]:
+    """How many features each teacher has, where all of them show theirs.
+
+    Raises:
+        UserError: naming the first that does not.
+    """
+    lengths = [t.feature_length for t in teachers]
+    for teacher, length in zip(teachers, lengths, strict=True):
+        if length is None:
+            raise UserError(
+                f"objective.features: the teacher of {teacher.task.name} shows no features (its network has no "
+                "encode and last_hidden); use objective.features=null"
+            )
+    return [n for n in lengths if n is not None]
 
 
 def make_student(recipe: DistillRecipe, suite: Suite, teachers: Sequence[Teacher], device: torch.device) -> Student:
@@ -146,7 +166,9 @@ def learner(parts: Parts) -> Learner:
     settings = recipe.learner
     total = recipe.schedule.total_updates
     at_once = len(parts.suite) if recipe.schedule.games == "joint" else 1
+    regression = feature_regression(parts)
     learning = [p for p in parts.student.parameters() if p.requires_grad]
+    learning += regression.parameters() if regression is not None else ()
 
     def learning_rate(updates: int) -> float:
         left = 1 - updates / total if settings.anneal else 1.0
@@ -154,11 +176,25 @@ def learner(parts: Parts) -> Learner:
 
     return Learner(
         student=parts.student,
-        objective=policy_distillation(recipe.objective.loss),
+        objective=actor_mimic(recipe.objective.loss, regression),
         optimizer=_optimizer(learning, settings, settings.batch_size * at_once),
         learning_rate=learning_rate,
         max_grad_norm=settings.max_grad_norm,
+        beside=regression,
     )
+
+
+def feature_regression(parts: Parts) -> FeatureRegression | None:
+    """The projections of Actor-Mimic's feature term, freshly made; None where the recipe has none."""
+    settings = parts.recipe.objective.features
+    if settings is None:
+        return None
+    blank = torch.zeros(1, *parts.suite.tasks[0].obs_shape, dtype=getattr(torch, parts.suite.tasks[0].obs_dtype))
+    with torch.no_grad():
+        length = parts.student.hidden(blank.to(parts.device), 0).shape[1]
+    with seeded_init(parts.recipe.seed, "projections"):
+        made = FeatureRegression(length, require_features(parts.teachers), settings.beta, settings.half)
+    return made.to(parts.device)
 
 
 def temperatures(parts: Parts) -> Tensor:
@@ -176,7 +212,10 @@ def rectangle(parts: Parts, made: Sequence[Actor]) -> Rectangle:
         return linear_schedule(updates, begin, end, 0, total)
 
     features = cached_features(parts)
-    return Rectangle(made, recipe.learner.batch_size, valid, temperatures(parts), beta, parts.device, features)
+    experts = None
+    if recipe.objective.features is not None:
+        experts = [partial(t.features, encoded=features is not None) for t in parts.teachers]
+    return Rectangle(made, recipe.learner.batch_size, valid, temperatures(parts), beta, parts.device, features, experts)
 
 
 def cached_features(parts: Parts) -> list[tuple[int, torch.dtype]] | None:
@@ -211,9 +250,11 @@ def emulator_threads() -> int:
 
 
 def _optimizer(params: list[nn.Parameter], settings: LearnerSettings, examples: int) -> torch.optim.Optimizer:
-    """The paper's eps belongs to gradients summed over a minibatch; ours are means over ``examples``."""
+    """The papers' eps belongs to gradients summed over a minibatch; ours are means over ``examples``."""
     if settings.optimizer == "adam":
         return torch.optim.Adam(params, lr=settings.learning_rate, fused=True)
+    if settings.optimizer == "actor_mimic_adam":
+        return AuthorsAdam(params, lr=settings.learning_rate, eps=0.01 / examples**2)
     eps = eps_for_max_lr(settings.learning_rate, settings.max_learning_rate) / examples**2
     return DQNRMSprop(params, lr=settings.learning_rate, eps=eps)
 

@@ -17,13 +17,17 @@ from tyro.conf import subcommand
 from polydistill.errors import UserError
 from polydistill.verbs.compress import Compress
 from polydistill.verbs.distill import Distill
+from polydistill.verbs.distral import Distral
 from polydistill.verbs.evaluate import Evaluate
 from polydistill.verbs.experiment import Experiment
+from polydistill.verbs.mimic_convergence import MimicConvergence
 from polydistill.verbs.multitask import Multitask
 from polydistill.verbs.record import Record
 from polydistill.verbs.report import Report
+from polydistill.verbs.sources import Sources
 from polydistill.verbs.starts import Starts
 from polydistill.verbs.teach import Teach
+from polydistill.verbs.transfer import Transfer
 
 Command = (
     Annotated[Distill, subcommand("distill")]
@@ -35,6 +39,10 @@ Command = (
     | Annotated[Multitask, subcommand("multitask")]
     | Annotated[Experiment, subcommand("experiment")]
     | Annotated[Compress, subcommand("compress")]
+    | Annotated[Distral, subcommand("distral")]
+    | Annotated[Transfer, subcommand("transfer")]
+    | Annotated[Sources, subcommand("sources")]
+    | Annotated[MimicConvergence, subcommand("mimic-convergence")]
 )
 
 

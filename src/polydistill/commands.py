@@ -64,6 +64,12 @@ def _multitask() -> type[Settings]:
     return MultitaskRecipe
 
 
+def _transfer() -> type[Settings]:
+    from polydistill.transferring import TransferRecipe
+
+    return TransferRecipe
+
+
 KINDS = {
     "distill": Kind(
         "distill", "", lambda teachers, _: {"teachers": [*teachers]}, "schedule.total_updates", None,
@@ -73,6 +79,7 @@ KINDS = {
         "multitask", "multitask", lambda teachers, tasks: {"tasks": [*tasks], "against": [*teachers]}, None,
         "total_steps", _multitask,
     ),
+    "transfer": Kind("transfer", "teach", lambda teachers, tasks: {}, None, "total_steps", _transfer),
 }  # fmt: skip
 
 
@@ -152,6 +159,42 @@ def plan_run(
     if left:
         arguments += ["--set", *(f"{key}={_text(value)}" for key, value in left.items())]
     return PlannedRun(variant, tasks, seed, out, tuple(arguments), resolved)
+
+
+def plan_transfer(
+    recipe: str,
+    settings: Mapping[str, Any],
+    source: Path | None,
+    against: str,
+    task: str,
+    seed: int,
+    out: Path,
+    variant: str,
+) -> PlannedRun:
+    """One transfer to ``task`` in the folder ``out``, and the command that makes it.
+
+    Args:
+        recipe: How it learns: a recipe of ``teach``.
+        settings: Dotted settings of :class:`~polydistill.transferring.TransferRecipe`.
+        source: Folder of the run or teacher that it starts from, which need not be there yet.
+        against: Folder of the task's teacher.
+
+    Raises:
+        UserError: a recipe or setting that cannot be.
+    """
+    from polydistill.transferring import transfer_recipe
+
+    given = {**settings, "against": against, "seed": seed, **({"source": str(source)} if source is not None else {})}
+    resolved = transfer_recipe(recipe, task, given)
+    arguments = ["transfer", *([str(source)] if source is not None else [])]
+    arguments += ["--task", task, "--recipe", recipe, "--against", against, "--out", str(out), "--seed", str(seed)]
+    left = dict(settings)
+    for key, flag in (("init", "--init"), ("hand_over.head", "--head")):
+        if key in left:
+            arguments += [flag, str(left.pop(key))]
+    if left:
+        arguments += ["--set", *(f"{key}={_text(value)}" for key, value in left.items())]
+    return PlannedRun(variant, (task,), seed, out, tuple(arguments), resolved)
 
 
 def _text(value: Any) -> str:

@@ -7,20 +7,19 @@ notes makes that run again without the experiment.
 from __future__ import annotations
 
 import fcntl
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from polydistill.commands import PlannedRun
 from polydistill.errors import UserError
+from polydistill.evaluation.best import BEST
 from polydistill.evaluation.experiment import add_run, sort_experiment, update_readme, write_paper
 from polydistill.evaluation.tables import PaperNumber
-from polydistill.experiments import Experiment, tasks_of
+from polydistill.evaluation.transfer_measures import TRANSFER, About
+from polydistill.experiments import Experiment, left_out_of, tasks_of, transfers_of
+from polydistill.processes import Children
 from polydistill.reporting.experiment import PICTURES, draw
+from polydistill.reporting.transfer import PICTURE, SHOWS, write_transfer
 
 LOCK = ".recording"  # in the folder of the runs: two shells record one after the other
 
@@ -44,18 +43,20 @@ def run_experiment(
     for run in planned:
         run.state()
     failed = []
-    with _Child() as child:
+    with Children() as children:
         for k, run in enumerate(planned, 1):
             state = run.state()  # now: another shell may have made it meanwhile
             say(f"[{k}/{len(planned)}] {run}: {run.folder} {_SAID[state]}")
             if state != "finished":
-                code = child.call([*run.arguments, *(["--resume"] if state == "cut" else [])])
-                if code and not child.stopped:
+                code = 130
+                if not children.stopped:
+                    code = children.start([*run.arguments, *(["--resume"] if state == "cut" else [])]).wait()
+                if code and not children.stopped:
                     failed.append(f"{run} (exit code {code})")
                     continue
             if run.state() == "finished":
                 record(experiment, run, out)
-            if child.stopped:
+            if children.stopped:
                 say("stopped; the same command continues")
                 return 130
     if failed:
@@ -74,49 +75,28 @@ def record(experiment: Experiment, run: PlannedRun, out: Path) -> None:
         rows = paper.percent.items()
         numbers = [PaperNumber(task, v, percent, paper.source) for task, row in rows for v, percent in row.items()]
     tasks = [name for names in tasks_of(experiment).values() for name in names]
+    tasks += left_out_of(experiment)
     with (run.folder.parent / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         write_paper(out, numbers)
         add_run(run.folder, out, run.variant, experiment.about)
         sort_experiment(out, list(experiment.variants), tasks)
-        update_readme(out, pictures={path.name: PICTURES[path.name] for path in draw(out)}, reach=experiment.reach)
+        pictures = {path.name: PICTURES[path.name] for path in draw(out)}
+        parts = [BEST] if experiment.best else []
+        if about := _transfer(experiment):
+            about.write(out)
+            parts.append(TRANSFER)
+            pictures |= {PICTURE: SHOWS} if write_transfer(out) else {}
+        update_readme(out, pictures=pictures, reach=experiment.reach, parts=parts)
 
 
-class _Child:
-    """One ``polydistill`` process at a time, in its own process group: signals reach it through this one, once."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._process: subprocess.Popen[bytes] | None = None  # the newest; a signal to one that ended does nothing
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> _Child:
-        try:
-            for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-                self._old[number] = signal.signal(number, self._pass_on)
-        except ValueError:
-            pass  # not the main thread
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
-        if self._process is not None:
-            self._process.send_signal(number)
-
-    def call(self, arguments: Sequence[str]) -> int:
-        """Exit code of ``polydistill`` with these arguments; nothing is started after a stop."""
-        if self.stopped:
-            return 130
-        command = [sys.executable, "-m", "polydistill.cli", *arguments]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0) as process:
-            self._process = process
-            self._stop_if_asked()  # the signal may have come while the process was being started
-            return process.wait()
-
-    def _stop_if_asked(self) -> None:
-        if self.stopped and self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+def _transfer(experiment: Experiment) -> About | None:
+    """What the tables of a transfer need to know; None for another experiment."""
+    variants = transfers_of(experiment)
+    if not variants:
+        return None
+    random = [v for v in variants if experiment.variants[v].get("init") == "random"]
+    (task,), paper = left_out_of(experiment), experiment.paper_curves
+    if paper is None:
+        return About(task, variants, (random or variants)[0])
+    return About(task, variants, (random or variants)[0], paper.source, paper.millions, dict(paper.scores))

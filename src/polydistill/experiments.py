@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from polydistill.commands import KINDS, PlannedRun, plan_run
+from polydistill.commands import KINDS, PlannedRun, plan_run, plan_transfer
 from polydistill.errors import UserError
 from polydistill.plugins import nearest
 from polydistill.recipe import read
@@ -26,6 +26,20 @@ class Paper(Settings):
     percent: dict[str, dict[str, float]]
 
 
+class PaperCurves(Settings):
+    """A paper's learning curves of the game that is left out.
+
+    Attributes:
+        source: Paper, table and what differs.
+        millions: Control steps, in millions.
+        scores: Variant -> scores at those.
+    """
+
+    source: str
+    millions: tuple[float, ...]
+    scores: dict[str, tuple[float, ...]]
+
+
 class Experiment(Settings):
     """One comparison.
 
@@ -36,7 +50,10 @@ class Experiment(Settings):
         variants: Name -> dotted settings, plus ``kind`` (a name in :data:`~polydistill.commands.KINDS`; ``distill`` if
             not given) and ``recipe`` (another base). Variants that are no distillation take no ``overrides``.
         teachers: Groups of teachers' folders; each group is one run per variant and seed.
+        left_out: A teacher of the task that variants of kind ``transfer`` learn, and no other run sees. They start from
+            the run of the variant ``source``, of the same seed; the teacher is for comparison alone.
         reach: Per cents of teacher; the results say after how many updates each variant came so far.
+        best: The results also say how good each variant was at the end and at its best evaluation.
         paper: The numbers to stand beside ours.
     """
 
@@ -47,7 +64,10 @@ class Experiment(Settings):
     teachers: tuple[tuple[str, ...], ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
     reach: tuple[int, ...] = ()
+    best: bool = False
     paper: Paper | None = None
+    left_out: str | None = None
+    paper_curves: PaperCurves | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +108,29 @@ def load_experiment(name: str) -> tuple[str, Experiment]:
         kind = str(settings.get("kind", "distill"))
         if kind not in KINDS:
             raise UserError(f"{where}: variants.{variant}.kind: no kind {kind!r}; {nearest(kind, KINDS)}")
+        if kind == "transfer":
+            _check_transfer(found, variant, where)
     return Path(name).stem, found
+
+
+def _check_transfer(experiment: Experiment, variant: str, where: str) -> None:
+    """Raises UserError if a transfer has no task, no single group of sources, or a source that is no variant."""
+    if experiment.left_out is None or len(experiment.teachers) != 1:
+        raise UserError(f"{where}: variants.{variant}: a transfer needs left_out and one group of teachers")
+    source = experiment.variants[variant].get("source")
+    makers = [v for v, own in experiment.variants.items() if own.get("kind", "distill") != "transfer"]
+    if source is not None and source not in makers:
+        raise UserError(f"{where}: variants.{variant}.source: no variant {source!r}; {nearest(str(source), makers)}")
+
+
+def transfers_of(experiment: Experiment) -> tuple[str, ...]:
+    """Variants of kind ``transfer``."""
+    return tuple(v for v, own in experiment.variants.items() if own.get("kind") == "transfer")
+
+
+def left_out_of(experiment: Experiment) -> tuple[str, ...]:
+    """The task that is left out, if there is one. Raises UserError if its teacher is not there."""
+    return () if experiment.left_out is None else (str(read_card(Path(experiment.left_out))["task"]["name"]),)
 
 
 def tasks_of(experiment: Experiment) -> dict[tuple[str, ...], tuple[str, ...]]:
@@ -111,7 +153,7 @@ def plan_runs(experiment: Experiment, folder: Path, choice: Choice | None = None
     """
     choice = choice or Choice()
     groups = tasks_of(experiment)
-    names = [name for tasks in groups.values() for name in tasks]
+    names = [*(name for tasks in groups.values() for name in tasks), *left_out_of(experiment)]
     for flag, wanted, known in (("--only", choice.variants, experiment.variants), ("--tasks", choice.tasks, names)):
         for name in wanted:
             if name not in known:
@@ -122,9 +164,9 @@ def plan_runs(experiment: Experiment, folder: Path, choice: Choice | None = None
         _planned(experiment, variant, group, tasks, seed, folder, choice)
         for seed in choice.seeds or experiment.seeds
         for group, tasks in groups.items()
-        if not choice.tasks or set(tasks) & set(choice.tasks)
         for variant in choice.variants or experiment.variants
     ]
+    runs = [run for run in runs if not choice.tasks or set(run.tasks) & set(choice.tasks)]
     i, n = choice.shard
     return [run for k, run in enumerate(runs) if k % n == i % n]
 
@@ -145,5 +187,14 @@ def _planned(
     for key, amount in ((kind.updates, choice.updates), (kind.steps, choice.steps)):
         if key is not None and amount is not None:
             own[key] = amount
-    out = folder / f"{variant}-{'+'.join(tasks)}-s{seed}"
+    if kind is KINDS["transfer"]:
+        maker, target = own.pop("source", None), left_out_of(experiment)[0]
+        source = folder / _name(maker, tasks, seed) if maker is not None else None
+        out = folder / _name(variant, (target,), seed)
+        return plan_transfer(recipe, own, source, str(experiment.left_out), target, seed, out, variant)
+    out = folder / _name(variant, tasks, seed)
     return plan_run(kind, recipe, own, teachers, tasks, seed, out, variant)
+
+
+def _name(variant: str, tasks: Sequence[str], seed: int) -> str:
+    return f"{variant}-{'+'.join(tasks)}-s{seed}"

@@ -27,11 +27,20 @@ class StudentSettings(Settings):
     bf16: bool | None = None  # None: where it pays on this machine
 
 
-class ObjectiveSettings(Settings):
-    """Which loss; the temperature divides the teacher's Q-values."""
+class FeatureSettings(Settings):
+    """Actor-Mimic's feature term (Parisotto et al. 2016, eqs. 5, 6): ``beta`` times the squared distance between the
+    teacher's features and a linear projection of the student's; ``half``: times 1/2, as in the authors' code."""
 
-    loss: Literal["kl", "nll", "mse", "reverse_kl", "js", "huber"] = "kl"
+    beta: float = Field(0.01, ge=0)
+    half: bool = True
+
+
+class ObjectiveSettings(Settings):
+    """Which loss; the temperature divides the teacher's Q-values. ``features``: their regression too; None: not."""
+
+    loss: Literal["kl", "nll", "mse", "cross_entropy", "reverse_kl", "js", "huber"] = "kl"
     temperature: float = Field(0.01, gt=0)
+    features: FeatureSettings | None = None
 
 
 class MemorySettings(Settings):
@@ -54,10 +63,13 @@ class MemorySettings(Settings):
 
 
 class LearnerSettings(Settings):
-    """Samples per task and update, and the optimiser. ``max_learning_rate`` fixes RMSProp's eps = (lr / max lr)^2."""
+    """Samples per task and update, and the optimiser.
+
+    ``max_learning_rate`` fixes RMSProp's eps = (lr / max lr)^2. ``actor_mimic_adam`` is the Adam of Actor-Mimic's code.
+    """
 
     batch_size: int = Field(32, ge=1)
-    optimizer: Literal["rmsprop", "adam"] = "rmsprop"
+    optimizer: Literal["rmsprop", "adam", "actor_mimic_adam"] = "rmsprop"
     learning_rate: float = Field(2.5e-4, gt=0)
     max_learning_rate: float = Field(2.5e-3, gt=0)
     anneal: bool = False
@@ -210,7 +222,9 @@ def require_same(path: Path, settings: Settings, free: Sequence[str]) -> None:
         saved = None
     if not isinstance(saved, dict):
         raise UserError(f"{path}: damaged; start a new run")
-    before, now = dotted(saved), dotted(settings.model_dump(mode="json"))
+    # Parsed, so that a setting newer than the run has its default.
+    before = dotted(type(settings).parse(saved, str(path)).model_dump(mode="json"))
+    now = dotted(settings.model_dump(mode="json"))
     for key in sorted(before.keys() | now.keys()):
         fixed = key not in free and key.split(".")[0] not in free
         if fixed and before.get(key) != now.get(key):

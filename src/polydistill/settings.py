@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -41,5 +41,6 @@ def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
     owner: Any = model
     for part in problem["loc"][:-1]:
         field = owner.model_fields.get(part)
-        owner = field.annotation if field is not None and hasattr(field.annotation, "model_fields") else owner
+        named = (field.annotation, *get_args(field.annotation)) if field is not None else ()  # ``Group | None`` too
+        owner = next((a for a in named if hasattr(a, "model_fields")), owner)
     return f"unknown key {key!r}; {nearest(str(problem['loc'][-1]), owner.model_fields)}"

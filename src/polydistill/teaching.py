@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 from polydistill.algorithms.dqn import DQN, DQNSettings
+from polydistill.algorithms.kickstart import Kickstart, KickstartSettings
 from polydistill.algorithms.pqn import PQN, PQNSettings
 from polydistill.envs.base import VecEnv
 from polydistill.envs.suite import make_env, resolve_task
@@ -18,6 +20,7 @@ from polydistill.recipe import TeachRecipe, dotted, read, require_same, resolve
 from polydistill.rng import seeded_init
 from polydistill.settings import Settings
 from polydistill.tasks import Task
+from polydistill.teachers.sources import guide
 from polydistill.teachers.zoo import WEIGHTS, build_network, load_teacher
 from polydistill.training.folder import RunFolder, provenance
 from polydistill.training.online import Online, Watched
@@ -34,9 +37,15 @@ RESUMED_WITH = ("settings", "total_steps", "evaluation")
 
 
 class ShadowedRecipe(TeachRecipe):
-    """How a teacher is trained, and which student follows it (:class:`ShadowSettings`; None: there is none)."""
+    """How a teacher is trained.
+
+    Attributes:
+        shadow: Which student follows it (:class:`ShadowSettings`); None: there is none.
+        kickstart: Who helps in the beginning (:class:`KickstartSettings`); None: nobody.
+    """
 
     shadow: dict[str, Any] | None = None
+    kickstart: dict[str, Any] | None = None
 
 
 def recipe_for(name: str, task: str, overrides: Mapping[str, Any]) -> ShadowedRecipe:
@@ -50,10 +59,12 @@ def recipe_for(name: str, task: str, overrides: Mapping[str, Any]) -> ShadowedRe
     special = dotted(general.per_task.get(task, {}))
     recipe = resolve(ShadowedRecipe, content, where, {**special, **overrides, "per_task": {}})
     SETTINGS[recipe.algorithm].parse(recipe.settings, f"{where}, settings")
-    if recipe.shadow is None:
-        return recipe
-    follow = ShadowSettings.parse(recipe.shadow, f"{where}, shadow")
-    return recipe.model_copy(update={"shadow": follow.model_dump(mode="json")})
+    filled: dict[str, Any] = {}
+    for key, model in (("shadow", ShadowSettings), ("kickstart", KickstartSettings)):
+        group = getattr(recipe, key)
+        if group is not None:
+            filled[key] = model.parse(group, f"{where}, {key}").model_dump(mode="json")
+    return recipe.model_copy(update=filled)
 
 
 def teach(
@@ -91,9 +102,11 @@ def teach(
     resolved = recipe_for(recipe, task.name, overrides or {})
     where = device_of(device)
     shadows = _shadows(task, resolved, seed, str(where))
-    trainer = _trainer(task, resolved, seed, str(where), threads, shadows)
+    with seeded_init(seed, "teacher", task.name):
+        net = build_network(task, resolved.network, training=True)
     if start is not None:
-        start_from(trainer, task, Path(start))
+        start_from(net, task, Path(start))
+    trainer = make_trainer(task, resolved, net, seed, str(where), threads, shadows)
     folder = RunFolder(Path(out), resume=resume, overwrite=overwrite)
     try:
         if resume:
@@ -102,26 +115,12 @@ def teach(
         info = provenance(command)
         folder.write_json("run.json", {**info, "task": task.to_dict()})
         folder.write_yaml("recipe.yaml", resolved.model_dump(mode="json"))
-        teaching = Teaching(
-            folder=folder,
-            task=task,
-            network=resolved.network,
-            trainer=trainer,
-            total_steps=resolved.total_steps,
-            card={"recipe": recipe, "settings": resolved.model_dump(mode="json"), "seed": seed, "trained_with": info},
-            phase={
-                "command": info["command"],
-                **({"started_from": str(start)} if start else {}),
-                "settings": resolved.settings,
-                "total_steps": resolved.total_steps,
-            },
-            evaluate_every=resolved.evaluation.every,
-            evaluation_episodes=resolved.evaluation.episodes,
-            final_episodes=resolved.evaluation.final_episodes,
-            say=say,
-            device=str(where),
-            online=_online(folder, shadows, info, say),
+        teaching = make_teaching(
+            folder, task, resolved, trainer, name=recipe, seed=seed, info=info, device=str(where), say=say
         )
+        teaching.online = _online(folder, shadows, info, say)
+        if start:
+            teaching.phases[0]["started_from"] = teaching.phase["started_from"] = str(start)
         if resume and teaching.resume():
             say(f"{task.name}: resumed after {trainer.steps:,} control steps")
         return teaching.drive()
@@ -129,8 +128,42 @@ def teach(
         folder.close()
 
 
-def start_from(trainer: Trainer, task: Task, folder: Path) -> None:
-    """Give a fresh trainer the weights of a teacher.
+def make_teaching(
+    folder: RunFolder,
+    task: Task,
+    recipe: TeachRecipe,
+    trainer: Trainer,
+    *,
+    name: str,
+    seed: int,
+    info: dict[str, Any],
+    device: str,
+    say: Callable[[str], None],
+) -> Teaching:
+    """A trainer's schedule as its recipe says.
+
+    Args:
+        name: The recipe's, for the card.
+        info: Command, commit, versions, machine.
+    """
+    return Teaching(
+        folder=folder,
+        task=task,
+        network=recipe.network,
+        trainer=trainer,
+        total_steps=recipe.total_steps,
+        card={"recipe": name, "settings": recipe.model_dump(mode="json"), "seed": seed, "trained_with": info},
+        phase={"command": info["command"], "settings": recipe.settings, "total_steps": recipe.total_steps},
+        evaluate_every=recipe.evaluation.every,
+        evaluation_episodes=recipe.evaluation.episodes,
+        final_episodes=recipe.evaluation.final_episodes,
+        say=say,
+        device=device,
+    )
+
+
+def start_from(net: nn.Module, task: Task, folder: Path) -> None:
+    """Give a fresh network the weights of a teacher.
 
     Raises:
         UserError: a teacher of another task, or of another network.
@@ -138,7 +171,7 @@ def start_from(trainer: Trainer, task: Task, folder: Path) -> None:
     teacher = load_teacher(folder)
     if teacher.task != task:
         raise UserError(f"--start-from {folder}: a teacher of {teacher.task.name}, not of {task.name}")
-    load_weights(trainer.net, folder / WEIGHTS)
+    load_weights(net, folder / WEIGHTS)
 
 
 def _shadows(task: Task, recipe: ShadowedRecipe, seed: int, device: str) -> list[Shadow]:
@@ -190,15 +223,35 @@ def _settings(recipe: TeachRecipe) -> Any:
     return SETTINGS[recipe.algorithm].parse(recipe.settings, "settings")
 
 
-def _trainer(
-    task: Task, recipe: TeachRecipe, seed: int, device: str, threads: int, shadows: Sequence[Shadow] = ()
+def make_trainer(
+    task: Task,
+    recipe: TeachRecipe,
+    net: nn.Module,
+    seed: int,
+    device: str,
+    threads: int,
+    shadows: Sequence[Shadow] = (),
 ) -> Trainer:
+    """The learner that trains ``net``: a fresh optimiser, a target network that is a copy of ``net``, and its help.
+
+    Raises:
+        UserError: a kickstart's teacher that is missing or does not fit the task.
+    """
     settings = _settings(recipe)
+    help_ = _kickstart(task, recipe, settings, device)
     env: VecEnv = make_env(task, settings.num_envs, sticky=recipe.sticky, threads=threads)
     if shadows:
         env = Watched(env, [shadow.observe for shadow in shadows])
-    with seeded_init(seed, "teacher", task.name):
-        net = build_network(task, recipe.network, training=True).to(device)
     maker: Any = {"pqn": PQN, "dqn": DQN}[recipe.algorithm]
-    trainer: Trainer = maker(env, net, settings, recipe.total_steps, seed, device)
+    trainer: Trainer = maker(env, net.to(device), settings, recipe.total_steps, seed, device)
+    trainer.assist = help_
     return trainer
+
+
+def _kickstart(task: Task, recipe: TeachRecipe, settings: Any, device: str) -> Kickstart | None:
+    group = getattr(recipe, "kickstart", None)
+    if group is None:
+        return None
+    chosen = KickstartSettings.parse(group, "kickstart")
+    net, values = guide(chosen.teacher, task)
+    return Kickstart(chosen, net.to(device), values, getattr(settings, "learning_starts", 0))

@@ -25,6 +25,7 @@ if SHORT not in gymnasium.registry:
     gymnasium.register(SHORT, entry_point=entry, max_episode_steps=LIMIT)
 
 TASKS = ["pong", "breakout nature", "catch", "catch-mirror", "catch-wind", "catch-wide", "gym:CartPole-v1"]
+TASKS += ["doom:mazes-1", "doom:tag-5"]
 
 
 @cache
@@ -112,7 +113,7 @@ def test_contract(key: str) -> None:
         assert np.array_equal(frames(alone, played_alone, 0), frames(obs, played, 0))
 
 
-@pytest.mark.parametrize("key", ["pong", "catch"])
+@pytest.mark.parametrize("key", ["pong", "catch", "doom:mazes-1"])
 def test_work_is_done_during_a_step(key: str) -> None:
     with opened(key, 3) as env, opened(key, 3) as twin:
         env.reset(5)
@@ -135,7 +136,7 @@ def test_work_is_done_during_a_step(key: str) -> None:
         env.step(np.zeros(3, np.int64))
 
 
-@pytest.mark.parametrize("key", ["pong", "breakout nature", "catch", "gym:CartPole-v1"])
+@pytest.mark.parametrize("key", ["pong", "breakout nature", "catch", "gym:CartPole-v1", "doom:mazes-1"])
 def test_truncation_is_not_termination(key: str) -> None:
     env = limited(key)
     try:
@@ -174,7 +175,7 @@ def test_copy_seeds() -> None:
         copy_seeds(-1, 2)
 
 
-@pytest.mark.parametrize("key", ["pong", "catch", "gym:CartPole-v1"])
+@pytest.mark.parametrize("key", ["pong", "catch", "gym:CartPole-v1", "doom:mazes-1"])
 def test_settings_out_of_range(key: str) -> None:
     task = task_of(key)
     with pytest.raises(UserError, match="at least 1 copy"):

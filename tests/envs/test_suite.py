@@ -95,8 +95,8 @@ def test_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_plug_in() -> None:
-    with pytest.raises(UserError, match="no environment adapter 'doom': is its package installed"):
-        make_env(Task("doom:maze", "doom", ("LEFT",), (1,)), 1)
+    with pytest.raises(UserError, match="no environment adapter 'chess': is its package installed"):
+        make_env(Task("chess:mate", "chess", ("E4",), (1,)), 1)
 
 
 def test_without_ale_py() -> None:

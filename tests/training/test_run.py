@@ -295,6 +295,10 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
     require_same(path, DistillRecipe.parse(base, "x"), free)
     longer = {**base, "schedule": {**base["schedule"], "total_updates": 99}, "evaluation": {"every": 3}}
     require_same(path, DistillRecipe.parse(longer, "x"), free)
+    older = yaml.safe_load(path.read_text())
+    del older["memory"]["beta_end"]  # the run was begun before there was this setting
+    path.write_text(yaml.safe_dump(older))
+    require_same(path, DistillRecipe.parse(base, "x"), free)
     require_same(tmp_path / "none", DistillRecipe.parse(longer, "x"), free)
     other = {**base, "learner": {**base["learner"], "batch_size": 64}}
     with pytest.raises(UserError, match=r"learner.batch_size is 64, but the run in .* has 16"):

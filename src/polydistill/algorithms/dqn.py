@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from polydistill.algorithms.kickstart import Assistance
 from polydistill.algorithms.pqn import Exploration
 from polydistill.envs.base import VecEnv
 from polydistill.ops.policy import epsilon_greedy, greedy
@@ -157,6 +158,7 @@ class DQN:
 
     def __init__(self, env: VecEnv, net: nn.Module, settings: DQNSettings, total_steps: int, seed: int, device: str):
         self.net, self.s, self.seed, self.device = net, settings, seed, device
+        self.assist: Assistance | None = None
         self.target = copy.deepcopy(net).requires_grad_(False)
         self.steps = self.updates = 0
         self.optimizer = make_optimizer(net.parameters(), settings, settings.minibatch)
@@ -222,7 +224,12 @@ class DQN:
         with torch.no_grad():
             q_next = self.target(after)
             online = self.net(after) if self.s.double else None
-        loss = dqn_loss(self.net(obs), action, reward, terminated, q_next, online, discount).mean()
+        if self.assist is not None:
+            self.assist.begin(self.updates)
+        q = self.net(obs)
+        loss = dqn_loss(q, action, reward, terminated, q_next, online, discount).mean()
+        if self.assist is not None and (term := self.assist.term(self.steps, obs, q)) is not None:
+            loss = loss + term
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -5,7 +5,7 @@ Yin & Pan (2017) use the same KL objective with their own network and sampler; n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -22,11 +22,14 @@ class Targets:
         values: float32 ``[G, B, A]`` on the action axis: Q-values, or a policy's logits.
         valid: bool ``[G, 1, A]``, the actions each task has.
         temperature: tau, ``[G, 1, 1]`` or one number; it divides ``values``. 1 for teachers with policy logits.
+        features: Row of the suite -> its teacher's last hidden activations ``[B, D_i]``, in the rectangle's order; None
+            where the objective does not ask for them.
     """
 
     values: Tensor
     valid: Tensor
     temperature: Tensor | float = 0.01
+    features: Mapping[int, Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from polydistill.algorithms.kickstart import Assistance
 from polydistill.envs.base import VecEnv
 from polydistill.ops.value import advantage_target, expected_value, q_lambda_returns
 from polydistill.optim import flatten_optimizer, restore_optimizer
@@ -98,6 +99,7 @@ class PQN:
         self.env, self.net, self.s = env, net, settings
         self.total_steps, self.seed, self.device = total_steps, seed, device
         self.steps = self.updates = 0
+        self.assist: Assistance | None = None
         self.optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, eps=1e-5, fused=True)
 
     def state(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, int]]:
@@ -187,8 +189,13 @@ class PQN:
             order = torch.from_numpy(rng.permutation(len(obs)))
             for index in order.split(s.minibatch):
                 batch = flat.index_select(0, index).view(-1, *obs.shape[1:]).to(self.device)
-                q = self.net(batch).gather(1, chosen[index, None].to(self.device)).squeeze(1)
+                if self.assist is not None:
+                    self.assist.begin(self.updates)
+                values = self.net(batch)
+                q = values.gather(1, chosen[index, None].to(self.device)).squeeze(1)
                 loss = 0.5 * (q - target[index].to(self.device)).square().mean()
+                if self.assist is not None and (term := self.assist.term(self.steps, batch, values)) is not None:
+                    loss = loss + term
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.net.parameters(), s.max_grad_norm)

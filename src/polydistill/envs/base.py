@@ -104,7 +104,8 @@ def step_while(env: VecEnv, actions: np.ndarray, work: Callable[[], object]) -> 
 
 @dataclass(frozen=True)
 class EnvOptions:
-    """How to play, for adapters that have the setting; all but ``sticky`` concern Atari alone.
+    """How to play, for adapters that have the setting; ``noop_max`` concerns Atari alone, and other adapters
+    may have some of the rest.
 
     Attributes:
         sticky: Probability of repeating the previous action instead of the chosen one, per emulator frame. An adapter

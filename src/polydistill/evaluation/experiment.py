@@ -82,7 +82,11 @@ def add_run(run: Path, experiment: Path, variant: str | None = None, words: str 
 
 
 def update_readme(
-    experiment: Path, words: str = "", pictures: Mapping[str, str] | None = None, reach: Iterable[int] = ()
+    experiment: Path,
+    words: str = "",
+    pictures: Mapping[str, str] | None = None,
+    reach: Iterable[int] = (),
+    parts: Iterable[str] = (),
 ) -> None:
     """Renew the table in the experiment's README; begin the README, or add the table to it, where there is none.
 
@@ -90,6 +94,7 @@ def update_readme(
         words: What a new README begins with.
         reach: Per cents of teacher; for each a table of the updates it took is added.
         pictures: Files in the experiment's folder -> what they show; those the README does not name yet are added.
+        parts: Further tables, by what stands behind the # of their markers.
 
     Raises:
         UserError: ``scores.csv`` is missing or damaged, or a table's end marker is.
@@ -99,8 +104,8 @@ def update_readme(
     text = old or "\n\n".join([f"# {experiment.resolve().name}", *filter(None, [words.strip()])]) + "\n"
     if opening(".") not in text:
         text = f"{text.rstrip()}\n\n{opening('.')}\n{close()}\n\nCommands, commits and machine: `{COMMANDS}`.\n"
-    for percent in reach:
-        if (mark := opening(f".#{REACH}{percent}")) not in text:
+    for part in (*parts, *(f"{REACH}{percent}" for percent in reach)):
+        if (mark := opening(f".#{part}")) not in text:
             text = f"{text.rstrip()}\n\n{mark}\n{close()}\n"
     for name, shows in (pictures or {}).items():
         if f"({name})" not in text:

@@ -2,7 +2,8 @@
 
 A table stands between ``<!-- table:results/x -->`` and ``<!-- /table -->``, where ``results/x`` is the experiment's
 folder seen from the folder of the Markdown file; or it is a folder of teachers, and the table comes from their cards.
-``results/x#reach-90`` is the table of updates until the student had 90 % of its teacher's score.
+``results/x#reach-90`` is the table of updates until the student had 90 % of its teacher's score; ``results/x#best``
+that of the last and the best evaluations of each training; ``results/x#transfer`` that of a transfer.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from polydistill.errors import UserError
+from polydistill.evaluation.best import BEST, best_table
 from polydistill.evaluation.curves import REACH, reach_table
 from polydistill.evaluation.markdown import escape, number, row, span
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.scores import RULE, aggregate
+from polydistill.evaluation.transfer_measures import TRANSFER, transfer_table
 
 PAPER = "paper.csv"
 
@@ -103,6 +106,10 @@ def fill_tables(path: Path) -> bool:
         cards = sorted(folder.glob("*/card.json"))
         if part.startswith(REACH) and part.removeprefix(REACH).isdecimal():
             table = reach_table(folder, int(part.removeprefix(REACH)))
+        elif part == BEST:
+            table = best_table(folder)
+        elif part == TRANSFER:
+            table = transfer_table(folder)
         elif part:
             raise UserError(f"{path}: no table {match['where']!r}; #{REACH}90 is a table of updates to 90 % of teacher")
         else:

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from polydistill.nets.nature import NatureTorso
+from polydistill.nets.nature import NatureTorso, screen_features
 from polydistill.tasks import Task
 
 
@@ -57,7 +57,7 @@ class SharedTorso(nn.Module):
         super().__init__()
         kinds = {(t.obs_shape, t.obs_dtype): t for t in tasks}
         screens = [t for t in kinds.values() if is_screen(t)]
-        self.features = channels[-1] * 7 * 7 if screens else 64
+        self.features = screen_features(channels) if screens else 64
         self.torsos = nn.ModuleList(make_torso(t, channels, norm, self.features) for t in kinds.values())
         order = list(kinds)
         self.of_task = [order.index((t.obs_shape, t.obs_dtype)) for t in tasks]

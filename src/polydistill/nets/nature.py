@@ -1,4 +1,5 @@
-"""The convolutions of the Nature DQN (Mnih et al. 2015) and of the smaller students (Rusu et al. 2016, App. B)."""
+"""The convolutions of the Nature DQN (Mnih et al. 2015), of smaller students (Rusu et al. 2016, App. B) and of
+Actor-Mimic's large one (Parisotto et al. 2016, App. D)."""
 
 from __future__ import annotations
 
@@ -7,12 +8,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+FIRST = ((8, 4), (4, 2))  # kernel and stride of the first layers; all others are 3x3/1
+
+
+def screen_features(channels: Sequence[int]) -> int:
+    """Numbers that :class:`NatureTorso` makes of a screen of 84x84: (32, 64, 64) gives 3,136.
+
+    Raises:
+        ValueError: fewer than three layers, or more than a screen has room for.
+    """
+    side = 84
+    for kernel, stride in (*FIRST, *[(3, 1)] * (len(channels) - len(FIRST))):
+        side = (side - kernel) // stride + 1
+    if len(channels) < 3 or side < 1:
+        raise ValueError(f"channels {list(channels)}: three to six layers read a screen of 84x84")
+    return channels[-1] * side**2
+
 
 class NatureTorso(nn.Module):
-    """Three convolutions 8x8/4, 4x4/2, 3x3/1 with ReLU, then a flatten in ``[C, H, W]`` order.
+    """Convolutions 8x8/4, 4x4/2, then 3x3/1, each with ReLU, then a flatten in ``[C, H, W]`` order.
 
     Args:
-        channels: Output channels of the three layers. (32, 64, 64) gives 3,136 features.
+        channels: Output channels of the layers; the papers' DQN has three. (32, 64, 64) gives 3,136 features.
         in_channels: Frames in the stack.
         norm: Layer normalisation over ``[C, H, W]`` with a gain and bias per channel before each ReLU, as parallel
             Q-learning needs (Gallici et al. 2024); the papers' networks have none.
@@ -23,16 +40,16 @@ class NatureTorso(nn.Module):
     def __init__(self, channels: Sequence[int] = (32, 64, 64), in_channels: int = 4, norm: bool = False):
         super().__init__()
         self._settings = {"channels": list(channels), "norm": norm}
+        self.features = screen_features(channels)
         layers: list[nn.Module] = []
         before = in_channels
-        for after, kernel, stride in zip(channels, (8, 4, 3), (4, 2, 1), strict=True):
+        for after, (kernel, stride) in zip(channels, (*FIRST, *[(3, 1)] * len(channels)), strict=False):
             layers.append(nn.Conv2d(before, after, kernel, stride))
             if norm:
                 layers.append(nn.GroupNorm(1, after))
             layers.append(nn.ReLU())
             before = after
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.features = before * 7 * 7
 
     def forward(self, obs: Tensor) -> Tensor:
         dtype = torch.bfloat16 if torch.is_autocast_enabled(obs.device.type) else torch.float32

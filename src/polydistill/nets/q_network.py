@@ -43,12 +43,16 @@ class QNetwork(nn.Module):
             out: Tensor = self.torso(obs)
         return out
 
-    def head(self, features: Tensor) -> Tensor:
-        """``[B, features] -> float32 [B, n_actions]``."""
+    def last_hidden(self, features: Tensor) -> Tensor:
+        """``[B, features] ->`` activations of the hidden layer after its ReLU, float32 ``[B, hidden]``."""
         with torch.autocast(features.device.type, torch.bfloat16, enabled=self.bf16_hidden):
             x = features if self.bf16_hidden else features.float()
             h = torch.relu(self.hidden_norm(self.hidden(x)))
-        out: Tensor = self.output(h.float())
+        return h.float()
+
+    def head(self, features: Tensor) -> Tensor:
+        """``[B, features] -> float32 [B, n_actions]``."""
+        out: Tensor = self.output(self.last_hidden(features))
         return out
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Names of sizes: the compressed students of Rusu et al. (2016, App. B, Table A1), which are one network each."""
+"""Names of sizes: the compressed students of Rusu et al. (2016, App. B, Table A1) and Actor-Mimic's large network."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from polydistill.tasks import Suite
 KIND = "mimic"
 
 #: A name that a user types -> options of the network ``mimic``. With one Atari game and its 18 outputs they have
-#: 427,874, 113,346 and 61,954 parameters: 25 %, 7 % and 4 % of the DQN.
+#: 427,874, 113,346 and 61,954 parameters: 25 %, 7 % and 4 % of the DQN. ``amn-large`` is what Parisotto et al. (2016,
+#: App. D) train on 13 games and transfer: 35,216,146 parameters.
 SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "net1": {"channels": [16, 32, 32], "hidden": 256},
         "net2": {"channels": [16, 16, 16], "hidden": 128},
         "net3": {"channels": [16, 16, 16], "hidden": 64},
+        "amn-large": {"channels": [256, 512, 512, 512], "hidden": [2048, 1024]},
     }
 )
 
 
 def resolve_student(name: str, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-    """The network behind ``net1`` .. ``net3`` or behind a network's own name, and its options.
+    """The network behind a size's name or behind a network's own name, and its options.
 
     Args:
         options: Go on top of the size's.

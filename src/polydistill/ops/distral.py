@@ -146,7 +146,7 @@ def distill_loss(logits: Tensor, h: Tensor, alpha: float, beta: float, valid: Te
     the gradient would not be the objective's.
     """
     c_kl, _ = costs(alpha, beta)
-    return -c_kl * (policy(logits, valid) * log_policy(h, valid)).sum(-1)
+    return -c_kl * (policy(logits.detach(), valid) * log_policy(h, valid)).sum(-1)
 
 
 def _exponent(q: Tensor, log_pi0: Tensor, alpha: float, beta: float | Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from polydistill.nets.store import load_weights, write_json, write_weights
 from polydistill.settings import Settings
 from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
+from polydistill.teachers.bodies import Body, BodyNetwork
 
 WEIGHTS, CARD = "teacher.safetensors", "card.json"
 FORMAT = 1
@@ -28,12 +29,13 @@ Width = Annotated[int, Field(ge=1, le=2048)]
 
 
 class Network(Settings):
-    """What rebuilds a teacher's network."""
+    """What rebuilds a teacher's network: the Nature DQN's sizes, or ``body``, a student's network, instead of them."""
 
     channels: tuple[Width, Width, Width] = (32, 64, 64)
     hidden: Width = 512
     norm: bool = False
     bf16: bool = False
+    body: Body | None = None
 
 
 class Played(Settings, extra="allow"):
@@ -59,8 +61,10 @@ class Card(Settings, extra="allow"):
     scores: Scores = Scores()
 
 
-def build_network(task: Task, network: Network, *, training: bool = False) -> QNetwork:
+def build_network(task: Task, network: Network, *, training: bool = False) -> QNetwork | BodyNetwork:
     """The Q-network a card describes, with fresh weights."""
+    if network.body is not None:
+        return BodyNetwork(task, network.body)
     torso = make_torso(task, network.channels, network.norm)
     return QNetwork(
         torso, task.n_actions, network.hidden, network.norm, bf16=network.bf16, bf16_hidden=network.bf16 and training

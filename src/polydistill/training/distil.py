@@ -46,6 +46,8 @@ class Rectangle:
         temperature: ``[G, 1, 1]``, see :class:`~polydistill.algorithms.policy_distillation.Targets`.
         beta: Updates done so far -> exponent of the importance weights.
         features: Per task, length ``F`` and dtype of the features to draw, where the memories keep them.
+        experts: Per task, what the teacher's features are of a drawn minibatch (of observations, or of ``features``);
+            asked at each draw, as in the Actor-Mimic authors' code, so nothing of it is stored.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Rectangle:
         beta: Callable[[int], float],
         device: torch.device,
         features: Sequence[tuple[int, torch.dtype]] | None = None,
+        experts: Sequence[Callable[[Tensor], Tensor]] | None = None,
     ):
+        self.experts = experts
         self.actors, self.batch, self.beta, self.device = actors, batch, beta, device
         self.valid, self.temperature = valid.to(device), temperature.to(device)
         pin = device.type == "cuda"
@@ -84,7 +88,9 @@ class Rectangle:
         of = slice(None) if tasks is None else list(tasks)
         move = [self._obs[g] for g in rows] + [self._teacher[of], self._weights[of]]
         *obs, values, weights = [x.to(self.device, non_blocking=True) for x in move]
-        return Minibatch(obs, Targets(values, self.valid[of], self.temperature[of]), weights, tasks, self.encoded)
+        told = None if self.experts is None else {g: self.experts[g](x) for g, x in zip(rows, obs, strict=True)}
+        targets = Targets(values, self.valid[of], self.temperature[of], told)
+        return Minibatch(obs, targets, weights, tasks, self.encoded)
 
     def prioritise(self, loss: Loss) -> None:
         """Send the priorities of the last draw home."""

@@ -45,6 +45,7 @@ class Learner:
         learning_rate: Updates done so far -> learning rate of the next one.
         max_grad_norm: Gradients are scaled down to this norm; None leaves them.
         patience: Non-finite updates in a row that are skipped before :class:`NotFiniteError`.
+        beside: What learns with the student and is no part of it (the objective's own layers); checkpoints keep it.
     """
 
     def __init__(
@@ -55,10 +56,13 @@ class Learner:
         learning_rate: Callable[[int], float],
         max_grad_norm: float | None = None,
         patience: int = 20,
+        beside: nn.Module | None = None,
     ):
         self.student, self.objective, self.optimizer = student, objective, optimizer
         self.learning_rate, self.max_grad_norm, self.patience = learning_rate, max_grad_norm, patience
-        self.parameters = [p for p in student.parameters() if p.requires_grad]
+        self.beside = beside
+        own = [*student.parameters(), *(beside.parameters() if beside is not None else ())]
+        self.parameters = [p for p in own if p.requires_grad]
         self.updates = self.skipped = self._in_a_row = 0
 
     def step(self, batch: Minibatch) -> Loss:

@@ -189,6 +189,8 @@ class Run:
             "metrics_bytes": self.folder.size(METRICS),
         }
         tensors = {"student": self.learner.student.state_dict(), "optimizer": optimizer}
+        if self.learner.beside is not None:
+            tensors["beside"] = self.learner.beside.state_dict()
         folder = self.folder.path / CHECKPOINTS
         try:
             path = checkpoint.save(folder, self.learner.updates, tensors, state)
@@ -213,6 +215,8 @@ class Run:
                     f"{self.folder.path}: a teacher has changed since this run began ({name}); start a new run"
                 )
         self.learner.student.load_state_dict(found.tensors["student"])
+        if self.learner.beside is not None:
+            self.learner.beside.load_state_dict(found.tensors["beside"])
         restore_optimizer(self.learner.optimizer, found.tensors.get("optimizer", {}))
         state = found.state
         self.learner.updates, self.learner.skipped = state["updates"], state["skipped"]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from polydistill.algorithms.kickstart import Assistance
 from polydistill.envs.atari import rom_hash
 from polydistill.evaluation.protocol import EVALUATION_SEED_BASE, evaluate_task
 from polydistill.evaluation.protocol import Protocol as Evaluation
@@ -38,6 +39,7 @@ class Trainer(Protocol):
     net: nn.Module
     steps: int
     updates: int
+    assist: Assistance | None
 
     def run(self) -> Iterator[dict[str, float]]:
         """Endless: every few hundred steps metrics (``loss``, ``q_mean``, ``epsilon``, now and then ``return``)."""
@@ -62,6 +64,8 @@ class Teaching:
         phase: Command and settings of this sitting. A training continued under other settings lists one such entry per
             sitting on its card, with the control steps at which it began.
         online: Students that follow; None: there are none.
+        evaluate_first: Evaluate before the first step too.
+        on_finish: Told how the teacher did that was written.
     """
 
     folder: RunFolder
@@ -79,6 +83,8 @@ class Teaching:
     say: Callable[[str], None] = print
     device: str = "cpu"
     online: Online | None = None
+    evaluate_first: bool = False
+    on_finish: Callable[[Scored], None] | None = None
     hours: float = 0.0
     best_score: float = -float("inf")
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -102,6 +108,9 @@ class Teaching:
         due = (trainer.steps // self.evaluate_every + 1) * self.evaluate_every
         recent: list[float] = []
         with stop_on_signal() as stop:
+            if self.evaluate_first and first == 0:
+                nothing = dict.fromkeys(("epsilon", "loss", "q_mean"), float("nan"))
+                self._write_curve(nothing, float("nan"), self._evaluate())
             for metrics in trainer.run():
                 clock = time.monotonic()
                 self.hours = before + (clock - began) / 3600
@@ -227,7 +236,16 @@ class Teaching:
         scored = score_card(self.folder.path, self.final_episodes, self.say)
         if self.online is not None:
             self.online.finish(scored, self.trainer.steps, 3600 * self.hours)
+        if self.on_finish is not None:
+            self.on_finish(scored)
         return load_teacher(self.folder.path)
+
+
+def evaluations(curve: Path) -> list[tuple[int, int, float]]:
+    """Control steps, updates and score of each evaluation in a training's ``curve.csv``."""
+    with curve.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["evaluation"]]
+    return [(int(row["control_steps"]), int(row["updates"]), float(row["evaluation"])) for row in rows]
 
 
 def score_card(folder: Path, episodes: int, say: Callable[[str], None] = print) -> Scored:

@@ -26,3 +26,9 @@ Switch = Annotated[bool, arg(help_behavior_hint="")]
 def command() -> str:
     """What was typed, for the run's record."""
     return shlex.join(["polydistill", *sys.argv[1:]])
+
+
+def kickstart(teacher: Path | None, weight: float | None, steps: int | None) -> dict[str, Any]:
+    """The settings behind the flags of kickstarting; those that were not typed are left out."""
+    typed = {"teacher": str(teacher) if teacher is not None else None, "weight": weight, "steps": steps}
+    return {f"kickstart.{key}": value for key, value in typed.items() if value is not None}

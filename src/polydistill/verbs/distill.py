@@ -23,7 +23,7 @@ class Distill:
     """Network: task_torsos, mimic or controllers."""
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/student")
     """Folder of the run."""
-    loss: Annotated[str | None, flag("kl|nll|mse|reverse_kl|js|huber")] = None
+    loss: Annotated[str | None, flag("kl|nll|mse|cross_entropy|reverse_kl|js|huber")] = None
     """Objective."""
     temperature: Float = None
     """Divides the teacher's Q-values (0.01 in the papers)."""

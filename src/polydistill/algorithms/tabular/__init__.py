@@ -1,0 +1,1 @@
+"""Tables in float64: what the papers prove or show without a network."""

@@ -1,0 +1,194 @@
+"""Where weights for a new task come from: any student or teacher of the project, by its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from torch import Tensor, nn
+
+from polydistill.errors import UserError
+from polydistill.nets.store import CONFIG, load_student
+from polydistill.plugins import nearest
+from polydistill.tasks import Suite, Task
+from polydistill.teachers.bodies import BodyNetwork, body_of, last_layer, output_meanings, weights_of
+from polydistill.teachers.zoo import CARD, Network, build_network, load_teacher
+
+Head = Literal["keep18", "reinit"]
+
+#: Objectives whose outputs are Q-values; those of the others are logits.
+VALUES = ("mse", "huber")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained network and what is known of it.
+
+    Attributes:
+        path: Its folder.
+        suite: The tasks it was trained on.
+        network: Rebuilds it for one task; by row of the suite.
+        weights: The tensors that belong to it, by row of the suite.
+        meanings: What the rows of its last layer are for, by row of the suite.
+        values: Whether its outputs are Q-values.
+        temperature: Its logits times this are action values but for a constant of each state; 1 for Q-values, and where
+            the run does not say.
+        recipe: The run's ``recipe.yaml``; empty where there is none.
+    """
+
+    path: Path
+    suite: Suite
+    network: Sequence[Network]
+    weights: Sequence[dict[str, Tensor]]
+    meanings: Sequence[tuple[str, ...]]
+    values: bool
+    temperature: float
+    recipe: dict[str, Any]
+
+    def row_for(self, task: Task, like: str | None = None) -> int:
+        """The source task whose layers ``task`` takes, where tasks have layers of their own.
+
+        It is ``like``, or the task itself, or the first that is shown the same kind of observation.
+
+        Raises:
+            UserError: no source task sees what ``task`` shows, or there is no task ``like``.
+        """
+        names = [t.name for t in self.suite.tasks]
+        if like is not None and like not in names:
+            raise UserError(f"{self.path} was not trained on {like!r}: {nearest(like, names)}")
+        fitting = [t for t in self.suite.tasks if _seen(t) == _seen(task)]
+        if not fitting:
+            raise UserError(
+                f"source and target observations differ: {self.path} expects {_words(self.suite.tasks[0])}, found "
+                f"{_words(task)} in {task.name}"
+            )
+        chosen = next((t for t in fitting if t.name == (like or task.name)), None if like else fitting[0])
+        if chosen is None:
+            raise UserError(f"{self.path}: {like} shows other observations than {task.name}: choose another task")
+        return names.index(chosen.name)
+
+    def network_for(self, task: Task, head: Head, scale: float = 1.0, like: str | None = None) -> Transferred:
+        """The network on ``task`` with the source's weights; what is new comes from torch's generator.
+
+        Args:
+            head: ``keep18`` keeps the outputs of actions that source and task share by meaning; ``reinit`` draws the
+                last layer anew.
+            scale: Kept outputs are multiplied by this.
+
+        Raises:
+            UserError: as :meth:`row_for`.
+        """
+        row = self.row_for(task, like)
+        network = self.network[row]
+        net = build_network(task, network, training=True)
+        layer, _ = last_layer(net)
+        wanted = _meanings(net, task)
+        own = net.state_dict()
+        weights = {k: v.to(own[k].dtype) for k, v in self.weights[row].items() if not k.startswith(f"{layer}.")}
+        missing = sorted(k for k in own if k not in weights and not k.startswith(f"{layer}."))
+        if missing:
+            raise UserError(f"{self.path}: {missing[0]} of {network} is not among its weights; train it again")
+        new = tuple(m for m in wanted if m not in self.meanings[row]) if head == "keep18" else wanted
+        for name in ("weight", "bias"):
+            tensor = own[f"{layer}.{name}"].clone()
+            theirs = self.weights[row][f"{layer}.{name}"].to(tensor.dtype)
+            for i, meaning in enumerate(wanted):
+                if meaning not in new:
+                    tensor[i] = scale * theirs[self.meanings[row].index(meaning)]
+            weights[f"{layer}.{name}"] = tensor
+        net.load_state_dict(weights)
+        return Transferred(net, network, layer, tuple(m for m in new if m in task.action_meanings))
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """A network on a new task.
+
+    Attributes:
+        layer: Name of its last layer.
+        new: The task's actions whose outputs are not the source's.
+    """
+
+    net: nn.Module
+    network: Network
+    layer: str
+    new: tuple[str, ...]
+
+
+def open_source(path: str | Path) -> Source:
+    """A run's student, an exported student or a teacher.
+
+    Raises:
+        UserError: nothing of the kind is there, or it is damaged.
+    """
+    folder = Path(path)
+    if (folder / CONFIG).is_file():
+        return _of_student(folder)
+    if (folder / CARD).is_file():
+        teacher = load_teacher(folder)
+        network = Network.model_validate(teacher.card["network"])
+        weights = {k: v.clone() for k, v in teacher.net.state_dict().items()}
+        meanings = _meanings(teacher.net, teacher.task)
+        values = teacher.kind == "q"
+        return Source(folder, Suite((teacher.task,)), [network], [weights], [meanings], values, 1.0, {})
+    if (folder / "run.json").is_file():
+        raise UserError(f"{folder} has no student yet: its run was killed or goes on; continue it with --resume")
+    raise UserError(f"no policy at {folder}: expected a run, or a teacher's folder such as zoo/pong")
+
+
+def _of_student(folder: Path) -> Source:
+    student = load_student(folder)
+    config, recipe = json.loads((folder / CONFIG).read_text()), _recipe(folder / "recipe.yaml")
+    rows = range(len(student.suite))
+    weights = [weights_of(student, g) for g in rows]
+    objective = recipe.get("objective")
+    loss = objective.get("loss") if isinstance(objective, dict) else None
+    values = loss in VALUES or "dqn" in recipe
+    temperature = objective.get("temperature") if isinstance(objective, dict) and not values else None
+    return Source(
+        folder,
+        student.suite,
+        [Network(body=body_of(student, config, g)) for g in rows],
+        [{f"student.{k}": v for k, v in own.items()} for own in weights],
+        [output_meanings(student, g) for g in rows],
+        values,
+        float(temperature) if temperature else 1.0,
+        recipe,
+    )
+
+
+def guide(path: str | Path, task: Task) -> tuple[nn.Module, bool]:
+    """A frozen policy on ``task``, ``[B, *obs_shape] -> [B, n_actions]``, and whether it gives Q-values.
+
+    Raises:
+        UserError: nothing is there, it sees something else, or it lacks one of the task's actions.
+    """
+    source = open_source(path)
+    made = source.network_for(task, "keep18")
+    if made.new:
+        raise UserError(f"{path} has no output for {', '.join(made.new)} of {task.name}, so it cannot guide it")
+    return made.net.eval().requires_grad_(False), source.values
+
+
+def _meanings(net: nn.Module, task: Task) -> tuple[str, ...]:
+    return output_meanings(net.student, 0) if isinstance(net, BodyNetwork) else task.action_meanings
+
+
+def _seen(task: Task) -> tuple[tuple[int, ...], str]:
+    return task.obs_shape, task.obs_dtype
+
+
+def _words(task: Task) -> str:
+    return f"{task.obs_dtype} {task.obs_shape}"
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
