@@ -40,8 +40,8 @@ class DistralSettings(Settings):
         unroll: Control steps between updates, through which gradients flow back in time.
         num_envs: Copies of each task.
         learning_rate: In the beginning; it falls linearly to a sixth.
-        rho, eps: Of RMSProp; eps stands inside the root. A3C has 0.1 for sums over 20 steps, but an update of every worker
-            for itself; with one for all of them it has to be small.
+        rho, eps: Of RMSProp; eps stands inside the root. A3C has 0.1 for sums over 20 steps and one update per worker;
+            with one update for all of them it has to be small.
         max_grad_norm: Of all networks together.
         value_weight: Of the values' squared error.
         coupling: Of the squared distance between a task's values and the shared network's.
