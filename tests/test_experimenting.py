@@ -221,11 +221,11 @@ def test_a_run_with_other_settings_is_refused_before_anything_starts(
     arguments = ["experiment", "losses.yaml", "--only", "kl", "--seeds", "1"]
     assert polydistill_main([*arguments, "--tasks", "catch-wind"], monkeypatch) == 0
     calls.clear()
-    assert polydistill_main([*arguments, "--updates", "11"], monkeypatch) == 2
+    assert polydistill_main([*arguments, "--updates", "9"], monkeypatch) == 2
     assert calls == []
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
-        "polydistill: runs/losses/kl-catch-wind-s1 was made with schedule.total_updates 10, not 11: "
+        "polydistill: runs/losses/kl-catch-wind-s1 was made with schedule.total_updates 10, not 9: "
         "remove it or choose another folder"
     )
     recipe = place / "runs/losses/kl-catch-wind-s1/recipe.yaml"
@@ -237,6 +237,25 @@ def test_a_run_with_other_settings_is_refused_before_anything_starts(
     (recipe.parent / "run.json").write_text("{")
     assert polydistill_main([*arguments, "--tasks", "catch-wind"], monkeypatch) == 2
     assert "run.json or recipe.yaml is damaged" in capsys.readouterr().err
+
+
+def test_finished_runs_go_on_to_more_updates(
+    place: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["experiment", "losses.yaml", "--only", "kl", "--seeds", "1", "--tasks", "catch-wind"]
+    assert polydistill_main(arguments, monkeypatch) == 0
+    assert polydistill_main([*arguments, "--updates", "25"], monkeypatch) == 0
+    assert "--resume" in calls[-1]
+    assert "runs/losses/kl-catch-wind-s1 goes on" in capsys.readouterr().out
+    results = read_csv(place / "results/losses/scores.csv", Result)
+    assert [r.updates for r in results] == [25]  # the shorter run's row is replaced
+    # A learning rate that falls to 0 at the end was another one: such a run cannot be made longer.
+    recipe = place / "runs/losses/kl-catch-wind-s1/recipe.yaml"
+    saved = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump({**saved, "learner": {**saved["learner"], "anneal": True}}))
+    annealed = [*arguments, "--set", "learner.anneal=true", "--updates", "30"]
+    assert polydistill_main(annealed, monkeypatch) == 2
+    assert "was made with schedule.total_updates 25, not 30" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

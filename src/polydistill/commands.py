@@ -23,6 +23,8 @@ FREE = ("device", "threads")
 
 State = Literal["finished", "cut", "new"]
 
+UPDATES = "schedule.total_updates"
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -72,7 +74,7 @@ def _transfer() -> type[Settings]:
 
 KINDS = {
     "distill": Kind(
-        "distill", "", lambda teachers, _: {"teachers": [*teachers]}, "schedule.total_updates", None,
+        "distill", "", lambda teachers, _: {"teachers": [*teachers]}, UPDATES, None,
         lambda: DistillRecipe,
     ),
     "multitask": Kind(
@@ -109,6 +111,8 @@ class PlannedRun:
     def state(self) -> State:
         """Finished, cut (it has begun and not ended), or new, as its folder says now.
 
+        A run that is wanted longer is cut, if its settings are those that the longer one would have begun with.
+
         Raises:
             UserError: the folder holds a run with other settings, or its files are damaged.
         """
@@ -123,13 +127,24 @@ class PlannedRun:
         if isinstance(saved, dict):  # parsed, so that a setting newer than the run has its default
             before = dotted(type(self.settings).parse(saved, str(recipe)).model_dump(mode="json"))
             now = dotted(self.settings.model_dump(mode="json"))
+            longer = _only_longer(before, now)
             for key in sorted(before.keys() | now.keys()):
-                if key not in FREE and before.get(key) != now.get(key):
+                if key not in FREE and before.get(key) != now.get(key) and not (longer and key == UPDATES):
                     raise UserError(
                         f"{self.folder} was made with {key} {before.get(key)!r}, not {now.get(key)!r}: "
                         "remove it or choose another folder"
                     )
+            if longer:
+                return "cut"
         return "finished" if finished else "cut"
+
+
+def _only_longer(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a run with these dotted settings goes on to more updates as if it had been begun with them."""
+    if not (UPDATES in before and UPDATES in now and now[UPDATES] > before[UPDATES]):
+        return False
+    weighted = before["memory.sampler"] != "uniform" and before["memory.beta"] != before["memory.beta_end"]
+    return not before["learner.anneal"] and not weighted
 
 
 def plan_run(
