@@ -1,4 +1,4 @@
-"""Yin & Pan's joint update for 1, 3 and 10 games, and the whole loop against the emulator alone."""
+"""Joint updates of many games (Yin & Pan, Actor-Mimic) against their arithmetic; the loop against the emulator."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ GAMES = (
 )  # fmt: skip
 
 
-def parts_of(games: int, **overrides: object) -> build.Parts:
-    """The parts of ``yin-pan-small`` for the first ``games`` games, with small memories."""
-    content, where = read("yin-pan-small")
+def parts_of(games: int, recipe: str = "yin-pan-small", **overrides: object) -> build.Parts:
+    """The parts of a recipe for the first ``games`` games, with small memories."""
+    content, where = read(recipe)
     teachers = []
     for name in GAMES[:games]:
         task = atari_task(name, "ale")
@@ -36,9 +36,8 @@ def parts_of(games: int, **overrides: object) -> build.Parts:
     return build.parts(resolve(DistillRecipe, content, where, small | overrides), teachers)
 
 
-def joint(games: int, repeats: int = 10, updates: int = 10) -> Row:
-    """Draw by H-PR, learn, send priorities home; against the same arithmetic on a ready minibatch."""
-    parts = parts_of(games, **{"memory.cache_features": False})
+def joint(name: str, parts: build.Parts, repeats: int = 10, updates: int = 10) -> Row:
+    """Draw, learn, send priorities home; against the same arithmetic on a ready minibatch."""
     actors = build.actors(parts)
     for actor in actors:
         while actor.control_steps < 500:
@@ -62,7 +61,8 @@ def joint(games: int, repeats: int = 10, updates: int = 10) -> Row:
     a, b = in_turns(ours, bare, repeats)
     for actor in actors:
         actor.env.close()
-    return row(f"joint H-PR update of {games} x 32 / its arithmetic", updates / a, updates / b, "updates/s", "")
+    shape = f"{len(parts.suite)} x {rectangle.batch}"
+    return row(f"{name} update, {shape} / its arithmetic", updates / a, updates / b, "updates/s", "")
 
 
 def whole(games: int = 3, updates: int = 400, rounds: int = 3) -> Row:
@@ -98,4 +98,8 @@ def whole(games: int = 3, updates: int = 400, rounds: int = 3) -> Row:
 
 def rows() -> list[Row]:
     """All rows of this file."""
-    return [*(joint(games) for games in (1, 3, 10)), whole()]
+    h_pr = [joint("H-PR", parts_of(games, **{"memory.cache_features": False})) for games in (1, 3, 10)]
+    mimic = [joint("Actor-Mimic", parts_of(games, "actor-mimic-small")) for games in (1, 3, 8)]
+    large = {"student.options": {"channels": [256, 512, 512, 512], "hidden": [2048, 1024]}}
+    whole_size = joint("Actor-Mimic, 35 M,", parts_of(3, "actor-mimic-small", **large), repeats=2, updates=2)
+    return [*h_pr, *mimic, whole_size, whole()]
