@@ -175,3 +175,16 @@ def test_a_vector_has_no_video(tmp_path: Path) -> None:
     recording = record(task, linear(2, 0), linear(2, 0), tmp_path / "x.mp4", make_env=make_env)
     assert recording.note
     assert not list(tmp_path.iterdir())
+
+
+def test_rgb_observations_are_shown_in_colour() -> None:
+    task = Task("maze", "doom", ("GO",), (3, 2, 2))
+    screens = open_screens(task, 1)
+    assert screens is not None
+    obs = np.arange(12, dtype=np.uint8).reshape(1, 3, 2, 2)
+    shown = screens.reset(0, obs)
+    assert shown.shape == (1, 2, 2, 3)
+    assert shown[0, 0, 1].tolist() == [1, 5, 9]
+    stacked = open_screens(Task("maze", "gymnasium", ("GO",), (3, 2, 2), stack=3), 1)
+    assert stacked is not None
+    assert stacked.reset(0, obs)[0, 0, 1].tolist() == [9, 9, 9]  # the newest of three frames, in grey

@@ -44,12 +44,21 @@ class AtariScreens:
 
 
 class ObservationScreens:
-    """The newest frame of an observation with two or more axes (``[..., H, W]``), in grey."""
+    """An observation with two or more axes: the newest frame (``[..., H, W]``) in grey, or all of it as RGB.
+
+    Args:
+        colour: It is uint8 ``[3, H, W]``.
+    """
+
+    def __init__(self, colour: bool = False):
+        self._colour = colour
 
     def reset(self, seed: int, obs: np.ndarray) -> np.ndarray:
         return self.step(np.empty(0), obs)
 
     def step(self, actions: np.ndarray, obs: np.ndarray) -> np.ndarray:
+        if self._colour:
+            return np.ascontiguousarray(obs.transpose(0, 2, 3, 1))
         frame = obs.reshape(len(obs), -1, *obs.shape[-2:])[:, -1]  # [N, H, W]
         if frame.dtype != np.uint8 or frame.max(initial=0) <= 1:
             low, high = frame.min(initial=0), frame.max(initial=1)
@@ -68,7 +77,8 @@ def open_screens(task: Task, num_envs: int) -> Screens | None:
     """Screens of ``task``, or None where :func:`has_screens` says no."""
     if task.kind == "atari":
         return AtariScreens(task, num_envs)
-    return ObservationScreens() if has_screens(task) else None
+    colour = task.obs_dtype == "uint8" and task.stack == 1 and task.obs_shape[:-2] == (3,)
+    return ObservationScreens(colour) if has_screens(task) else None
 
 
 def enlarge(screen: np.ndarray, height: int) -> np.ndarray:
