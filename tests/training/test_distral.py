@@ -89,7 +89,7 @@ def test_memory_goes_on_from_unroll_to_unroll() -> None:
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_agent_learns(name: str) -> None:
-    learner = learner_of(*two_counters(num_envs=4, length=5), total=6_000, agent=name)
+    learner = learner_of(*two_counters(num_envs=4, length=5), total=4_000, agent=name)
     for _ in learner.run():
         pass
     returns = learner.mean_returns()
