@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 import gymnasium
@@ -46,8 +47,34 @@ class TwoArrays(Counter):
     observation_space = spaces.Dict({"a": spaces.Box(0, 1, (2,))})  # type: ignore[assignment]
 
 
-for _env in (Counter, Alike, TwoArrays):
+class Grid(Counter):
+    """As MiniGrid does it: an image among other things, and an enumeration of the actions."""
+
+    class actions(IntEnum):
+        left = 0
+        forward = 1
+
+    get_action_meanings = None  # type: ignore[assignment]
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Dict(  # type: ignore[assignment]
+        {"image": spaces.Box(0, 255, (2, 2, 3), np.uint8), "direction": spaces.Discrete(4)}
+    )
+
+    def look(self) -> Any:
+        return {"image": np.full((2, 2, 3), self.t, np.uint8), "direction": 0}
+
+
+for _env in (Counter, Alike, TwoArrays, Grid):
     gymnasium.register(f"Polydistill{_env.__name__}-v0", entry_point=_env)
+
+
+def test_a_dictionary_with_an_image() -> None:
+    task = gymnasium_task("gym:PolydistillGrid-v0")
+    assert (task.action_meanings, task.obs_shape, task.obs_dtype) == (("LEFT", "FORWARD"), (2, 2, 3), "uint8")
+    env = GymnasiumVec(task, 2)
+    assert env.reset(0).tolist() == np.zeros((2, 2, 2, 3)).tolist()
+    assert (env.step(np.array([0, 1])).obs == 1).all()
+    env.close()
 
 
 def test_task() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+from enum import Enum
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from polydistill.tasks import Task
 
 
 def _open(task_name: str) -> Any:
-    """One Gymnasium environment.
+    """One Gymnasium environment; of observations that are a dictionary with an ``image``, only that (MiniGrid's).
 
     Raises:
         UserError: unknown id (the nearest one is suggested), or a package is missing.
@@ -28,13 +30,17 @@ def _open(task_name: str) -> Any:
             f"{task_name!r}: Atari games are tasks of their own, named like 'pong' (see --profile, --sticky)"
         )
     try:
-        return gymnasium.make(env_id, disable_env_checker=True)
+        env = gymnasium.make(env_id, disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"{task_name!r} needs a package that is not installed: {_one_line(error)}") from None
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.Error, ModuleNotFoundError) as error:
         near = difflib.get_close_matches(env_id, known_ids(), n=1)
         hint = f"; did you mean 'gym:{near[0]}'?" if near else ""
         raise UserError(f"no Gymnasium environment {env_id!r}{hint} ({_one_line(error)})") from None
+    seen = env.observation_space
+    if isinstance(seen, gymnasium.spaces.Dict) and isinstance(seen.spaces.get("image"), gymnasium.spaces.Box):
+        return gymnasium.wrappers.TransformObservation(env, itemgetter("image"), seen["image"])
+    return env
 
 
 def known_ids() -> list[str]:
@@ -55,8 +61,9 @@ def _one_line(error: Exception) -> str:
 def gymnasium_task(name: str) -> Task:
     """The task of ``gym:<id>``. The environment is opened once, to look at its spaces.
 
-    Actions mean what the environment's ``get_action_meanings`` says; without it they are ``CartPole-v1:a0``, ..., so
-    that no two environments' actions are taken for the same.
+    Actions mean what the environment's ``get_action_meanings`` says, or its enumeration ``actions``; without them they
+    are ``CartPole-v1:a0``, ..., so that no two environments' actions are taken for the same. A dictionary's ``image``
+    stands for all of it. ``gym:minigrid:MiniGrid-Empty-5x5-v0`` imports ``minigrid`` first.
 
     Raises:
         UserError: unknown id, missing package, actions that are not discrete, or observations that are not one array.
@@ -87,9 +94,13 @@ def gymnasium_task(name: str) -> Task:
 
 
 def _meanings(env: Any, n: int) -> tuple[str, ...] | None:
-    """What ``get_action_meanings`` says, if it names ``n`` different actions."""
-    ask = getattr(env.unwrapped, "get_action_meanings", None)
-    meanings = tuple(str(m) for m in ask()) if callable(ask) else ()
+    """What ``get_action_meanings`` says, or the enumeration ``actions`` (MiniGrid), if it names ``n`` actions."""
+    ask, listed = (getattr(env.unwrapped, name, None) for name in ("get_action_meanings", "actions"))
+    meanings: tuple[str, ...] = ()
+    if callable(ask):
+        meanings = tuple(str(m) for m in ask())
+    elif isinstance(listed, type) and issubclass(listed, Enum):
+        meanings = tuple(m.name.upper() for m in listed)
     return meanings if len(set(meanings)) == n == len(meanings) else None
 
 
