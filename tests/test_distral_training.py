@@ -74,6 +74,7 @@ def test_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert done.finished
     assert any("resumed" in text and "after 160 control steps" in text for text in said)
     assert [r["control_steps"] for r in records(tmp_path / "run")] == [160, 400]
+    assert len(json.loads((tmp_path / "run/run.json").read_text())["resumed"]) == 1
 
 
 @pytest.mark.parametrize(

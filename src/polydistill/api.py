@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
 from polydistill.training.callbacks import Callback, Record
 from polydistill.training.collect import Actor
-from polydistill.training.folder import RunFolder, now, provenance
+from polydistill.training.folder import RunFolder, now, provenance, resumed
 from polydistill.training.run import METRICS, Run
 
 #: Evaluations while training use other seeds than the final one, so that nothing is chosen on those.
@@ -102,7 +101,7 @@ def _distill(
         require_same(folder.path / "recipe.yaml", recipe, RESUMED_WITH)
     info = {**provenance(command), "finished": None, **_describe(parts)}
     if resume:
-        info = _resumed(info, folder.path / "run.json")
+        info = resumed(info, folder.path / "run.json")
     folder.write_json("run.json", info)
     folder.write_yaml("recipe.yaml", recipe.model_dump(mode="json"))
     student = of_student(parts.student, folder.path, parts.device)
@@ -144,17 +143,6 @@ def _distill(
         "run.json", {**info, "finished": now() if finished else None, "wall_seconds": round(run.seconds, 1)}
     )
     return Result(folder.path, finished, student, summary)
-
-
-def _resumed(info: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What ``run.json`` says of a continued run: how it began, and every sitting after that."""
-    try:
-        first = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return info
-    began = {key: first.get(key, info[key]) for key in ("command", "started")}
-    sitting = {key: info[key] for key in ("command", "commit", "started", "machine")}
-    return {**info, **began, "resumed": [*first.get("resumed", []), sitting]}
 
 
 def _final(

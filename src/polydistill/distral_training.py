@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from polydistill.envs.suite import make_env, resolve_task
 from polydistill.errors import UserError
 from polydistill.evaluation.remembering import Remembering, play_remembering
 from polydistill.evaluation.rows import Label, Row, mean_scores, write_csv
-from polydistill.nets.columns import Column
+from polydistill.nets.columns import Column, ColumnOutput
 from polydistill.recipe import require_same
 from polydistill.settings import Settings
 from polydistill.tasks import Task
 from polydistill.training import checkpoint
-from polydistill.training.distral import Distral, DistralSettings, Networks, Remembered, require_one_action_set
-from polydistill.training.folder import RunFolder, now, provenance
+from polydistill.training.distral import Distral, DistralSettings, Look, Networks, require_one_action_set
+from polydistill.training.folder import RunFolder, now, provenance, resumed
 from polydistill.training.progress import duration
 from polydistill.training.run import CHECKPOINTS, METRICS, device_of, stop_on_signal
 
@@ -119,6 +120,8 @@ def _train(
         require_same(folder.path / "recipe.yaml", recipe, RESUMED_WITH)
     size = sum(p.numel() for p in learner.nets.parameters())
     info = {**provenance(command), "finished": None, "tasks": [t.to_dict() for t in learner.tasks], "parameters": size}
+    if resume:
+        info = resumed(info, folder.path / "run.json")
     folder.write_json("run.json", info)
     folder.write_yaml("recipe.yaml", recipe.model_dump(mode="json"))
     clock = _Clock(folder, learner, say)
@@ -207,23 +210,21 @@ class _Clock:
 
 def task_policy(nets: Networks, task: int, device: str) -> Remembering:
     """A task's policy, as the evaluation plays it."""
-
-    @torch.inference_mode()
-    def play(obs: np.ndarray, start: np.ndarray, memory: Remembered | None) -> tuple[np.ndarray, Remembered]:
-        memory = memory if memory is not None else nets.empty(len(obs))
-        look = nets.look(task, torch.from_numpy(obs).to(device)[None], torch.from_numpy(start).to(device)[None], memory)
-        return look.logits[0].softmax(-1).cpu().numpy(), look.memory
-
-    return play
+    return _playing(partial(nets.look, task), nets.empty, device)
 
 
 def distilled_policy(column: Column, device: str) -> Remembering:
     """pi_0 alone."""
+    return _playing(column, column.empty, device)
+
+
+def _playing(look: Callable[..., Look | ColumnOutput], empty: Callable[[int], Any], device: str) -> Remembering:
+    """``look(obs [1, N, ...], start [1, N], memory)`` as something that plays, from the memory ``empty(N)``."""
 
     @torch.inference_mode()
     def play(obs: np.ndarray, start: np.ndarray, memory: Any) -> tuple[np.ndarray, Any]:
-        memory = memory if memory is not None else column.empty(len(obs))
-        out = column(torch.from_numpy(obs).to(device)[None], torch.from_numpy(start).to(device)[None], memory)
+        seen, first = (torch.from_numpy(x).to(device)[None] for x in (obs, start))
+        out = look(seen, first, memory if memory is not None else empty(len(obs)))
         return out.logits[0].softmax(-1).cpu().numpy(), out.memory
 
     return play

@@ -47,10 +47,8 @@ def run_experiment(
         for k, run in enumerate(planned, 1):
             state = run.state()  # now: another shell may have made it meanwhile
             say(f"[{k}/{len(planned)}] {run}: {run.folder} {_SAID[state]}")
-            if state != "finished":
-                code = 130
-                if not children.stopped:
-                    code = children.start([*run.arguments, *(["--resume"] if state == "cut" else [])]).wait()
+            if state != "finished" and not children.stopped:
+                code = children.start([*run.arguments, *(["--resume"] if state == "cut" else [])]).wait()
                 if code and not children.stopped:
                     failed.append(f"{run} (exit code {code})")
                     continue

@@ -15,7 +15,7 @@ from pydantic import Field
 from polydistill import nets
 from polydistill.algorithms.dqn import DQNSettings
 from polydistill.algorithms.multi_dqn import MultiDQN, Switch
-from polydistill.api import VALIDATION_SEED, Result, _entries, _eval_record, _resumed
+from polydistill.api import VALIDATION_SEED, Result, _entries, _eval_record
 from polydistill.build import bf16_pays, emulator_threads
 from polydistill.envs.base import VecEnv
 from polydistill.envs.suite import make_env, resolve_task
@@ -37,7 +37,7 @@ from polydistill.tasks import Suite, Task
 from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import load_teacher
 from polydistill.training.callbacks import Callback, Record
-from polydistill.training.folder import RunFolder, now, provenance
+from polydistill.training.folder import RunFolder, now, provenance, resumed
 from polydistill.training.multi import MultitaskRun
 from polydistill.training.run import METRICS, device_of
 
@@ -193,7 +193,7 @@ def _train(
         require_same(folder.path / "recipe.yaml", recipe, RESUMED_WITH)
     info = {**provenance(command), "finished": None, **_describe(parts)}
     if resume:
-        info = _resumed(info, folder.path / "run.json")
+        info = resumed(info, folder.path / "run.json")
     folder.write_json("run.json", info)
     folder.write_yaml("recipe.yaml", recipe.model_dump(mode="json"))
     student = of_student(parts.student, folder.path, parts.device)

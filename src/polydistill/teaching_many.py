@@ -24,6 +24,7 @@ from rich.table import Table
 from polydistill.envs.suite import resolve_task
 from polydistill.errors import UserError
 from polydistill.processes import Children
+from polydistill.teachers.zoo import CARD
 from polydistill.training.folder import LOCK
 from polydistill.training.progress import duration
 from polydistill.training.teach import CHECKPOINT, CURVE
@@ -99,7 +100,7 @@ class Game:
 def _card(folder: Path) -> dict[str, Any] | None:
     """The card of a teacher whose score was measured."""
     try:
-        card: dict[str, Any] = json.loads((folder / "card.json").read_text())
+        card: dict[str, Any] = json.loads((folder / CARD).read_text())
         return card if {"mean"} <= card["scores"]["noop"].keys() and "control_steps" in card else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -224,8 +225,9 @@ class _Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.renew()
+        self._read()
         if self._live is not None:
+            self._live.update(table(self._games))
             self._live.stop()
         else:
             self._console.print(table(self._games))
@@ -236,11 +238,14 @@ class _Screen:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def renew(self) -> None:
-        """Read the games' files, and draw."""
+        """Read the games' files, and draw; nothing where nobody would see it."""
+        if self._live is not None:
+            self._read()
+            self._live.update(table(self._games), refresh=True)
+
+    def _read(self) -> None:
         for game in self._games:
             game.read()
-        if self._live is not None:
-            self._live.update(table(self._games), refresh=True)
 
 
 def table(games: Sequence[Game]) -> Table:

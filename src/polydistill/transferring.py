@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import nn
 
 from polydistill.algorithms.kickstart import KickstartSettings, Together, Warmup
-from polydistill.api import _resumed
 from polydistill.envs.suite import resolve_task
 from polydistill.errors import UserError
 from polydistill.plugins import nearest
@@ -26,7 +25,7 @@ from polydistill.teachers.base import Teacher
 from polydistill.teachers.sources import Head, Source, open_source
 from polydistill.teachers.zoo import Network, build_network, load_teacher
 from polydistill.teaching import SETTINGS, ShadowedRecipe, make_teaching, make_trainer, recipe_for
-from polydistill.training.folder import RunFolder, now, provenance
+from polydistill.training.folder import RunFolder, now, provenance, resumed
 from polydistill.training.run import device_of
 from polydistill.training.transfer_folder import about, write_results
 
@@ -156,7 +155,7 @@ def transfer(
             require_same(folder.path / "recipe.yaml", recipe, RESUMED_WITH)
         info: dict[str, Any] = {**provenance(command), "finished": None, **about(task, network, net, recipe, against)}
         if resume:
-            info = _resumed(info, folder.path / "run.json")
+            info = resumed(info, folder.path / "run.json")
         folder.write_json("run.json", info)
         folder.write_yaml("recipe.yaml", recipe.model_dump(mode="json"))
         teaching = make_teaching(

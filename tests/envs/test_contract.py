@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from polydistill.envs import suite
-from polydistill.envs.base import EVALUATION_SEED_BASE, Step, VecEnv, copy_seeds, step_while
+from polydistill.envs.base import EVALUATION_SEED_BASE, Step, VecEnv, copy_seeds, step_all, step_while
 from polydistill.envs.catch import CatchVec
 from polydistill.envs.suite import make_env, resolve_task
 from polydistill.errors import UserError
@@ -111,6 +111,19 @@ def test_contract(key: str) -> None:
     with opened(key, 1) as env:
         alone, played_alone = roll(env, 5, steps)
         assert np.array_equal(frames(alone, played_alone, 0), frames(obs, played, 0))
+
+
+def test_several_environments_take_one_step_each() -> None:
+    with opened("pong", 3) as pong, opened("catch", 2) as catch, opened("pong", 3) as p, opened("catch", 2) as c:
+        for env in (pong, catch, p, c):
+            env.reset(5)
+        for t in range(3):
+            actions = [np.full(3, t), np.full(2, t)]
+            for step, same in zip(
+                step_all([pong, catch], actions), (p.step(actions[0]), c.step(actions[1])), strict=True
+            ):
+                assert np.array_equal(step.obs, same.obs)
+                assert np.array_equal(step.reward, same.reward)
 
 
 @pytest.mark.parametrize("key", ["pong", "catch", "doom:mazes-1"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,6 +100,17 @@ def step_while(env: VecEnv, actions: np.ndarray, work: Callable[[], object]) -> 
     finally:
         step = env.receive()
     return step
+
+
+def step_all(envs: Sequence[VecEnv], actions: Sequence[np.ndarray]) -> list[Step]:
+    """One control step of several environments; those that play by themselves do so at the same time."""
+    for env, chosen in zip(envs, actions, strict=True):
+        if isinstance(env, SendReceive):
+            env.send(chosen)
+    return [
+        env.receive() if isinstance(env, SendReceive) else env.step(chosen)
+        for env, chosen in zip(envs, actions, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from polydistill.errors import UserError
-from polydistill.evaluation.curves import CURVES, CurvePoint
+from polydistill.evaluation.curves import CURVES, CurvePoint, curve_points
 from polydistill.evaluation.markdown import escape, number, row
-from polydistill.evaluation.rows import read_csv
 
 BEST = "best"  # in a table's marker
 
@@ -25,10 +23,7 @@ def best_table(experiment: Path) -> str:
     Raises:
         UserError: ``curves.csv`` is missing, damaged or empty.
     """
-    points = read_csv(experiment / CURVES, CurvePoint)
-    if not points:
-        raise UserError(f"{experiment / CURVES}: no evaluations yet; add a finished run")
-    variants, tasks = (list(dict.fromkeys(getattr(p, key) for p in points)) for key in ("variant", "task"))
+    points, variants, tasks = curve_points(experiment)
     lines = [row(["end / best, % of teacher", *map(escape, variants)]), row(["---", *["---:"] * len(variants)])]
     lines += [row([escape(t), *(_cell(end_and_best(points, v, t)) for v in variants)]) for t in tasks]
     note = "Evaluations during training: the mean of the last tenth of them (at least one), and the best one; each the "

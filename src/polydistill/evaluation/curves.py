@@ -35,6 +35,18 @@ class CurvePoint:
     percent: float
 
 
+def curve_points(experiment: Path) -> tuple[list[CurvePoint], list[str], list[str]]:
+    """The evaluations in an experiment's ``curves.csv``, its variants and its tasks, in their order there.
+
+    Raises:
+        UserError: the file is missing, damaged or empty.
+    """
+    points = read_csv(experiment / CURVES, CurvePoint)
+    if not points:
+        raise UserError(f"{experiment / CURVES}: no evaluations yet; add a finished run")
+    return points, list(dict.fromkeys(p.variant for p in points)), list(dict.fromkeys(p.task for p in points))
+
+
 def reach_table(experiment: Path, percent: int) -> str:
     """The Markdown table of the updates after which an evaluation first gave ``percent`` % of the teacher's score.
 
@@ -44,10 +56,7 @@ def reach_table(experiment: Path, percent: int) -> str:
     Raises:
         UserError: ``curves.csv`` is missing, damaged or empty.
     """
-    points = read_csv(experiment / CURVES, CurvePoint)
-    if not points:
-        raise UserError(f"{experiment / CURVES}: no evaluations yet; add a finished run")
-    variants, tasks = (list(dict.fromkeys(getattr(p, key) for p in points)) for key in ("variant", "task"))
+    points, variants, tasks = curve_points(experiment)
     reached = {(v, t): reach(points, v, t, percent) for v in variants for t in tasks}
     lines = [
         row([f"updates to {percent} % of teacher", *map(escape, variants)]),

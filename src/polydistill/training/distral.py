@@ -18,10 +18,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from polydistill.algorithms.distral import AGENTS, Agent, Unroll, losses, total
-from polydistill.envs.base import SendReceive, Step, VecEnv
+from polydistill.envs.base import Step, VecEnv, step_all
 from polydistill.errors import UserError
 from polydistill.nets.columns import Column, ColumnOutput, Memory
 from polydistill.ops.distral import check_alpha_beta
+from polydistill.ops.value import linear_schedule
 from polydistill.optim import DQNRMSprop, flatten_optimizer, restore_optimizer
 from polydistill.rng import seeded_init, torch_seed
 from polydistill.settings import Settings
@@ -204,11 +205,8 @@ class Distral:
         rows = [_Rows(memory) for memory in self._memory]
         for _ in range(self.s.unroll):
             actions = [self._act(g, rows[g]) for g in range(len(self.envs))]
-            for env, chosen in zip(self.envs, actions, strict=True):
-                if isinstance(env, SendReceive):
-                    env.send(chosen)
-            for g, (env, chosen) in enumerate(zip(self.envs, actions, strict=True)):
-                self._after(g, rows[g], env.receive() if isinstance(env, SendReceive) else env.step(chosen))
+            for g, step in enumerate(step_all(self.envs, actions)):
+                self._after(g, rows[g], step)
         self.steps += self.s.unroll * self.s.num_envs
         return rows
 
@@ -275,9 +273,9 @@ class Distral:
         The shared network's gradient is the sum over tasks (eq. 10).
         """
         rows = self._collect()
-        left = max(1 - self.steps / self.total_steps, 0.0)
+        start = self.s.learning_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = self.s.learning_rate * (1 + 5 * left) / 6
+            group["lr"] = linear_schedule(self.steps, start, start / 6, 0, self.total_steps)
         self.optimizer.zero_grad(set_to_none=True)
         found: dict[str, float] = {}
         for g in range(len(self.envs)):

@@ -212,3 +212,14 @@ def _installed(name: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def resumed(info: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What ``run.json`` says of a continued run: how it began, and every sitting after that."""
+    try:
+        first = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return info
+    began = {key: first.get(key, info[key]) for key in ("command", "started")}
+    sitting = {key: info[key] for key in ("command", "commit", "started", "machine")}
+    return {**info, **began, "resumed": [*first.get("resumed", []), sitting]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
@@ -58,22 +58,15 @@ class Teach:
         return self._many() if self.tasks else self._one(str(self.task))
 
     def _one(self, task: str) -> int:
-        from polydistill.recipe import parse_assignment
         from polydistill.teaching import teach
 
         if self.workers:
             raise UserError("--workers is for --tasks: one game has one process")
-        overrides = dict(parse_assignment(text) for text in self.set)
-        if self.steps is not None:
-            overrides["total_steps"] = self.steps
-        if self.shadow_student is not None:
-            overrides["shadow.student"] = self.shadow_student
-        overrides |= kickstart(self.kickstart, self.kickstart_weight, self.kickstart_steps)
         finished = teach(
             task,
             self.out or Path("zoo") / task,
             recipe=self.recipe,
-            overrides=overrides,
+            overrides=self._overrides(),
             seed=self.seed,
             device=self.device,
             resume=self.resume,
@@ -85,16 +78,24 @@ class Teach:
         )
         return 0 if finished else 130
 
-    def _many(self) -> int:
+    def _overrides(self) -> dict[str, Any]:
         from polydistill.recipe import parse_assignment
+
+        overrides: dict[str, Any] = dict(parse_assignment(text) for text in self.set)
+        if self.steps is not None:
+            overrides["total_steps"] = self.steps
+        if self.shadow_student is not None:
+            overrides["shadow.student"] = self.shadow_student
+        return overrides | kickstart(self.kickstart, self.kickstart_weight, self.kickstart_steps)
+
+    def _many(self) -> int:
         from polydistill.teaching import recipe_for
         from polydistill.teaching_many import Game, games_of, teach_many
 
-        if self.start_from or self.resume or self.threads or self.kickstart:
+        helped = kickstart(self.kickstart, self.kickstart_weight, self.kickstart_steps)
+        if self.start_from or self.resume or self.threads or helped:
             raise UserError("--tasks goes on by itself: leave out --start-from, --resume, --threads and --kickstart")
-        overrides = dict(parse_assignment(text) for text in self.set)
-        if self.steps is not None:
-            overrides["total_steps"] = self.steps
+        overrides = self._overrides()
         parent = self.out or Path("zoo")
         games = [Game(t, parent / t, recipe_for(self.recipe, t, overrides).total_steps) for t in games_of(self.tasks)]
 
