@@ -7,13 +7,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
 from polydistill import cli, distral_training
 from polydistill.distral_training import DISTILLED, DistralRecipe, distral
 from polydistill.errors import UserError
-from polydistill.evaluation.rows import Row, read_csv
+from polydistill.evaluating import evaluate
+from polydistill.evaluation.rows import Row, mean_scores, read_csv
+from polydistill.evaluation.scores import format_drawn
+from polydistill.policies import load
 from polydistill.training.distral import Distral
+from polydistill.training.distral_policy import DistralPolicy
 
 SMALL = {"hidden": 16, "lstm": 8, "num_envs": 4, "unroll": 5}
 
@@ -83,6 +89,11 @@ def test_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["catch", "catch-mirror"], "catch-mirror has the actions RIGHT, NOOP, LEFT, but catch LEFT, NOOP, RIGHT"),
         (["catch", "gym:CartPole-v1"], "gym:CartPole-v1 has the actions"),
         (["catch", "catch"], "named twice"),
+        (["catch", "gym:Pendulum-v1"], "Pendulum-v1 has continuous actions, but catch discrete ones: one policy needs"),
+        (["gym:Pendulum-v1", "catch"], "catch has discrete actions, but gym:Pendulum-v1 continuous ones"),
+        (["gym:Pendulum-v1", "gym:MountainCarContinuous-v0"], "has the actions MountainCarContinuous-v0:a0, but"),
+        (["gym:Pendulum-v1?gg=1"], "Pendulum-v1 does not take these options"),
+        (["doom:arena"], "unknown task 'doom:arena'; there are doom:mazes-1 to -8"),
         (["catch", "--agent", "A4C"], "'KL_2col' or 'KL+ent_2col' (found 'A4C')"),
         (["catch", "--beta", "0"], "settings.beta: Input should be greater than 0"),
         (["catch", "--set", "settings.unrol=3"], "unknown key 'settings.unrol'; did you mean 'unroll'?"),
@@ -104,6 +115,73 @@ def test_bad_input(
     assert told in err
     assert err.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+PENDULUMS = [f"gym:Pendulum-v1?g={g}" for g in (5, 10)]
+
+
+def test_continuous_actions_from_the_command_line_to_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def polydistill(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["polydistill", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code
+        return capsys.readouterr().out
+
+    run = tmp_path / "run"
+    small = [f"settings.{key}={value}" for key, value in {**SMALL, "num_envs": 2}.items()]
+    told = polydistill("distral", *PENDULUMS, "--steps", "20", "--out", str(run), "--set", "episodes=3", *small)
+    assert f"report: {run / 'report.html'}" in told
+    assert f"policies: {run / 'policies.json'}" in told
+    rows = read_csv(run / "scores.csv", Row)
+    assert [(r.variant, r.steps) for r in rows] == [*[("KL+ent_2col", 200)] * 6, *[("distilled", 200)] * 6]
+    final, alone = mean_scores(rows[:6]), mean_scores(rows[6:])
+    again = json.loads(polydistill("evaluate", str(run), "--episodes", "3", "--json"))
+    assert {name: task["score"] for name, task in again["tasks"].items()} == pytest.approx(final)
+    assert {name: task["score"] for name, task in again["distilled"].items()} == pytest.approx(alone)
+    assert again["protocol"] == {"name": "drawn", "episodes": 3, "num_envs": 3, "seed": 1_000_000}
+    table = polydistill("evaluate", str(run), "--episodes", "2").splitlines()
+    assert table[1].split() == ["task", "score", "95", "%", "interval", "distilled", "95", "%", "interval"]
+    assert [line.split()[0] for line in table[3:6]] == [*PENDULUMS, "mean"]
+    page = (run / "report.html").read_text()
+    assert "KL+ent_2col has learnt 2 tasks together" in page
+    (run / "report.html").unlink()
+    assert polydistill("report", str(run)) == f"{run / 'report.html'}\n"
+    assert (run / "report.html").read_text() == page
+    policy = load(run)
+    assert isinstance(policy, DistralPolicy)
+    action, _ = policy.predict(np.zeros(3, np.float32), task=PENDULUMS[1])
+    assert action.shape == (1,)
+    assert abs(action[0]) <= 2
+
+
+def test_a_run_without_a_distilled_policy_is_evaluated(tmp_path: Path) -> None:
+    distral(recipe(settings={**SMALL, "agent": "A3C_multitask"}), tmp_path / "run", say=lambda _: None)
+    found = evaluate(tmp_path / "run", episodes=3)
+    assert found.distilled is None
+    assert {r.variant for r in found.rows} == {"A3C_multitask"}
+    assert [r.score for r in found.rows] == [r.score for r in read_csv(tmp_path / "run/scores.csv", Row)]
+    assert format_drawn(found.summary, None).splitlines()[0].split() == ["task", "score", "95", "%", "interval"]
+    for flags, told in (
+        ({"protocol": "sticky"}, "draw their actions in full episodes: leave protocol sticky out"),
+        ({"steps": 100}, "leave steps out"),
+        ({"starts": tmp_path}, "a bundle of starts goes with protocol starts"),
+        ({"protocol": "none"}, "'noop', 'sticky' or 'starts'"),
+    ):
+        with pytest.raises(UserError, match=told):
+            evaluate(tmp_path / "run", **flags)  # type: ignore[arg-type]
+
+
+def test_names_of_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polydistill.envs.catch.SUITES", {"catch:every": ("catch",)}, raising=False)
+    said: list[str] = []
+    distral(recipe(tasks=["catch:every"], total_steps=20), tmp_path / "run", say=said.append)
+    assert yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())["tasks"] == ["catch"]
+    longer = recipe(tasks=["catch:every"], total_steps=40)
+    assert distral(longer, tmp_path / "run", resume=True, say=said.append).finished
+    assert json.loads((tmp_path / "run/policies.json").read_text())["control_steps"] == 40
 
 
 def test_a_recipe_has_tasks() -> None:

@@ -145,3 +145,41 @@ def test_bad_json(change: dict[str, Any], message: str) -> None:
 def test_json_without_a_key() -> None:
     with pytest.raises(UserError, match="task: 'kind' is missing"):
         Task.from_dict({"name": "pong"})
+
+
+BOX = Task("reach", "test", ("x", "y"), (3,), "float32", action_low=(-1.0, 0.0), action_high=(1.0, 5.0))
+
+
+def test_continuous_actions() -> None:
+    assert BOX.continuous
+    assert not CATCH.continuous
+    assert CATCH.n_actions == 3
+    assert BOX.to_dict()["action_high"] == [1, 5]
+    assert Task.from_dict(json.loads(json.dumps(BOX.to_dict()))) == BOX
+    assert "action_low" not in CATCH.to_dict()
+    told = r"'reach' has continuous actions, from \[-1.0, 0.0\] to \[1.0, 5.0\]: only polydistill distral learns those"
+    with pytest.raises(UserError, match=told):
+        print(BOX.n_actions)
+    with pytest.raises(UserError, match=told):
+        Suite((CATCH, BOX))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        ((-1.0,), (1.0,), "one pair for each"),
+        ((-1.0, 0.0), (1.0,), "one pair for each"),
+        ((), (1.0, 1.0), "one pair for each"),
+        ((0.0, 0.0), (1.0, 0.0), "low < high"),
+        ((0.0, 0.0), (1.0, float("inf")), "finite"),
+    ],
+)
+def test_bounds_are_checked(low: tuple[float, ...], high: tuple[float, ...], told: str) -> None:
+    values = BOX.to_dict() | {"action_low": list(low), "action_high": list(high)}
+    with pytest.raises(UserError, match=told):
+        Task.from_dict(values)
+
+
+def test_bounds_are_floats() -> None:
+    with pytest.raises(UserError, match="action_low must be a list of float"):
+        Task.from_dict(BOX.to_dict() | {"action_low": [0, "1"]})

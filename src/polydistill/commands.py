@@ -32,14 +32,14 @@ class Kind:
 
     Attributes:
         verb: The verb of ``polydistill`` that makes it.
-        recipes: Folder of its shipped recipes.
+        recipes: Folder of its shipped recipes; None: it takes no recipe, and its tasks stand behind the verb.
         games: Folders and tasks of the teachers -> the settings that name them; their flags have the same names.
         updates, steps: Its dotted settings of optimiser steps and of each game's control steps, where it has them.
         model: Gives the form of its recipe.
     """
 
     verb: str
-    recipes: str
+    recipes: str | None
     games: Callable[[Sequence[str], Sequence[str]], dict[str, list[str]]]
     updates: str | None
     steps: str | None
@@ -51,7 +51,7 @@ class Kind:
         Raises:
             UserError: no such recipe, or a setting that cannot be.
         """
-        content, where = read(recipe, self.recipes)
+        content, where = ({}, self.verb) if self.recipes is None else read(recipe, self.recipes)
         for key in FLAGS:
             group, _, name = key.partition(".")
             own = content.get(group)
@@ -72,6 +72,12 @@ def _transfer() -> type[Settings]:
     return TransferRecipe
 
 
+def _distral() -> type[Settings]:
+    from polydistill.distral_training import DistralRecipe
+
+    return DistralRecipe
+
+
 KINDS = {
     "distill": Kind(
         "distill", "", lambda teachers, _: {"teachers": [*teachers]}, UPDATES, None,
@@ -82,6 +88,7 @@ KINDS = {
         "total_steps", _multitask,
     ),
     "transfer": Kind("transfer", "teach", lambda teachers, tasks: {}, None, "total_steps", _transfer),
+    "distral": Kind("distral", None, lambda _, tasks: {"tasks": [*tasks]}, None, "total_steps", _distral),
 }  # fmt: skip
 
 
@@ -92,6 +99,7 @@ class PlannedRun:
     Attributes:
         arguments: What stands after ``polydistill``; ``--resume`` is added where the run was cut.
         settings: The resolved recipe.
+        point: Where it stands in the experiment's grid, e.g. ``beta=30 learning_rate=0.0002``; empty without a grid.
     """
 
     variant: str
@@ -100,13 +108,15 @@ class PlannedRun:
     folder: Path
     arguments: tuple[str, ...]
     settings: Settings
+    point: str = ""
 
     @property
     def command(self) -> str:
         return shlex.join(["polydistill", *self.arguments])
 
     def __str__(self) -> str:
-        return f"{self.variant}, {' + '.join(self.tasks)}, seed {self.seed}"
+        where = f"{self.point}, " if self.point else ""
+        return f"{self.variant}, {' + '.join(self.tasks)}, {where}seed {self.seed}"
 
     def state(self) -> State:
         """Finished, cut (it has begun and not ended), or new, as its folder says now.
@@ -159,13 +169,16 @@ def plan_run(
 ) -> PlannedRun:
     """One run of ``recipe`` with dotted ``settings`` in the folder ``out``, and the command that makes it.
 
+    Args:
+        recipe: Not looked at where the kind has none.
+
     Raises:
         UserError: a recipe or setting that cannot be.
     """
     left, games = dict(settings), kind.games(teachers, tasks)
     resolved = kind.settings(recipe, {**settings, **games, "seed": seed})
-    arguments = [kind.verb, recipe]
-    for key, names in games.items():
+    arguments = [kind.verb, *tasks] if kind.recipes is None else [kind.verb, recipe]
+    for key, names in games.items() if kind.recipes is not None else ():
         arguments += [f"--{key}", *names]
     arguments += ["--out", str(out), "--seed", str(seed)]
     for key, flag in FLAGS.items():

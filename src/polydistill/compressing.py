@@ -19,7 +19,7 @@ from polydistill.nets.ladder import Size, ladder
 from polydistill.nets.sizes import KIND
 from polydistill.nets.store import CONFIG, WEIGHTS
 from polydistill.nets.student import count
-from polydistill.policies import Policy, load, of_teacher
+from polydistill.policies import Policy, load_policy, of_teacher
 from polydistill.recipe import DistillRecipe
 from polydistill.reporting.pareto import Cost, ParetoRow, size_rows, teacher_rows, write_pareto
 from polydistill.tasks import Suite
@@ -87,7 +87,7 @@ class Search:
     def look(self, size: Size) -> None:
         """Take in the finished run of a size, and renew the tables."""
         run = self.runs[size.name].folder
-        self._rows[size.name] = size_rows(size.name, _cost([load(run)], size.parameters, self.whole), run)
+        self._rows[size.name] = size_rows(size.name, _cost([load_policy(run)], size.parameters, self.whole), run)
         notes = [
             f"{RULES[self.rule][0].upper()}{RULES[self.rule][1:]}.",
             "Several tasks: the geometric mean over them." if len(self.teachers) > 1 else "",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +13,33 @@ import torch
 from pydantic import Field
 from safetensors import SafetensorError
 
-from polydistill.envs.base import EVALUATION_SEED_BASE, VecEnv
-from polydistill.envs.suite import make_env, resolve_task
+from polydistill.envs.base import VecEnv
+from polydistill.envs.suite import expand, make_env, resolve_task
 from polydistill.errors import UserError
-from polydistill.evaluation.remembering import Remembering, play_remembering
-from polydistill.evaluation.rows import Label, Row, mean_scores, write_csv
-from polydistill.nets.columns import Column, ColumnOutput
+from polydistill.evaluation.remembering import DISTILLED, PROTOCOL
+from polydistill.evaluation.rows import Row, mean_scores, write_csv
 from polydistill.recipe import require_same
 from polydistill.settings import Settings
-from polydistill.tasks import Task
-from polydistill.training import checkpoint
-from polydistill.training.distral import Distral, DistralSettings, Look, Networks, require_one_action_set
+from polydistill.training import checkpoint, distral_files
+from polydistill.training.distral import Distral, DistralSettings, require_one_action_set
+from polydistill.training.distral_files import Saved
+from polydistill.training.distral_policy import DistralPolicy, score
 from polydistill.training.folder import RunFolder, now, provenance, resumed
 from polydistill.training.progress import duration
 from polydistill.training.run import CHECKPOINTS, METRICS, device_of, stop_on_signal
 
+__all__ = ["DISTILLED", "PROTOCOL", "DistralRecipe", "Outcome", "distral"]
+
 #: What a resumed run may change.
 RESUMED_WITH = ("total_steps", "episodes", "device", "threads")
-
-PROTOCOL = "drawn"  # full episodes, actions drawn from the policy, as the paper's agents are scored
-DISTILLED = "distilled"  # the variant whose rows are pi_0's
 
 
 class DistralRecipe(Settings):
     """Everything a run of Distral depends on, beside the code and the machine.
 
     Attributes:
-        tasks: Names; all with one action set and one kind of observation.
+        tasks: Names; all with one action set and one kind of observation. :func:`distral` puts a suite's tasks in the
+            place of its name.
         settings: See :class:`~polydistill.training.distral.DistralSettings`.
         total_steps: Control steps of each task.
         episodes: Of each task in the final evaluation.
@@ -88,10 +87,11 @@ def distral(
     """
     if not isinstance(recipe, DistralRecipe):
         recipe = DistralRecipe.parse(recipe, "recipe")
+    recipe = recipe.model_copy(update={"tasks": tuple(expand(recipe.tasks))})
     device = str(device_of(recipe.device))
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    tasks = [resolve_task(name) for name in recipe.tasks]
+    tasks = [resolve_task(name, continuous=True) for name in recipe.tasks]
     require_one_action_set(tasks)
     envs: list[VecEnv] = []
     try:
@@ -124,7 +124,7 @@ def _train(
         info = resumed(info, folder.path / "run.json")
     folder.write_json("run.json", info)
     folder.write_yaml("recipe.yaml", recipe.model_dump(mode="json"))
-    clock = _Clock(folder, learner, say)
+    clock = _Clock(folder, learner, recipe, say)
     if resume and clock.resume():
         say(f"resumed {folder.path} after {learner.steps:,} control steps of each task")
     finished = clock.drive()
@@ -138,8 +138,8 @@ class _Clock:
 
     log_seconds, checkpoint_seconds = 10.0, 180.0
 
-    def __init__(self, folder: RunFolder, learner: Distral, say: Callable[[str], None]):
-        self.folder, self.learner, self._say = folder, learner, say
+    def __init__(self, folder: RunFolder, learner: Distral, recipe: DistralRecipe, say: Callable[[str], None]):
+        self.folder, self.learner, self.recipe, self._say = folder, learner, recipe, say
         self.seconds = 0.0  # of all sittings
 
     def drive(self) -> bool:
@@ -188,13 +188,15 @@ class _Clock:
         )
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, and the policies as files that are there without it."""
         tensors, counters = self.learner.state()
         state = {**counters, "seconds": self.seconds, "metrics_bytes": self.folder.size(METRICS)}
         try:
             checkpoint.save(self.folder.path / CHECKPOINTS, self.learner.steps, tensors, state)
         except (OSError, SafetensorError) as error:
             raise UserError(f"cannot write a checkpoint to {self.folder.path}: {error}; free some space") from None
+        sizes = self.recipe.settings
+        distral_files.save(self.folder.path, _saved(self.recipe, self.learner), sizes.hidden, sizes.lstm)
 
     def resume(self) -> bool:
         """Go back to the newest checkpoint. False: there is none, and training begins anew."""
@@ -208,56 +210,18 @@ class _Clock:
         return True
 
 
-def task_policy(nets: Networks, task: int, device: str) -> Remembering:
-    """A task's policy, as the evaluation plays it."""
-    return _playing(partial(nets.look, task), nets.empty, device)
-
-
-def distilled_policy(column: Column, device: str) -> Remembering:
-    """pi_0 alone."""
-    return _playing(column, column.empty, device)
-
-
-def _playing(look: Callable[..., Look | ColumnOutput], empty: Callable[[int], Any], device: str) -> Remembering:
-    """``look(obs [1, N, ...], start [1, N], memory)`` as something that plays, from the memory ``empty(N)``."""
-
-    @torch.inference_mode()
-    def play(obs: np.ndarray, start: np.ndarray, memory: Any) -> tuple[np.ndarray, Any]:
-        seen, first = (torch.from_numpy(x).to(device)[None] for x in (obs, start))
-        out = look(seen, first, memory if memory is not None else empty(len(obs)))
-        return out.logits[0].softmax(-1).cpu().numpy(), out.memory
-
-    return play
-
-
 def _score(
     recipe: DistralRecipe, learner: Distral, folder: RunFolder, say: Callable[[str], None]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Final scores on seeds used nowhere else; writes ``scores.csv``."""
-    rows: list[Row] = []
-    distilled: list[Row] = []
-    label = Label(recipe.settings.agent, recipe.seed, learner.updates, learner.steps * len(learner.tasks))
-    shared = learner.nets.shared if learner.agent.distils else None
-    for g, task in enumerate(learner.tasks):
-        say(f"final scores: {recipe.episodes} episodes of {task.name}")
-        rows += _play(task, task_policy(learner.nets, g, learner.device), recipe.episodes, label)
-        if shared is not None:
-            of_pi0 = Label(DISTILLED, recipe.seed, label.updates, label.control_steps)
-            distilled += _play(task, distilled_policy(shared, learner.device), recipe.episodes, of_pi0)
+    policy = DistralPolicy(_saved(recipe, learner), folder.path, torch.device(learner.device))
+    rows, distilled = score(
+        policy, recipe.episodes, on_task=lambda task: say(f"final scores: {recipe.episodes} episodes of {task}")
+    )
     write_csv(folder.path / "scores.csv", [*rows, *distilled], Row)
-    return mean_scores(rows), mean_scores(distilled) if distilled else {}
+    return mean_scores(rows), mean_scores(distilled)
 
 
-def _play(task: Task, policy: Remembering, episodes: int, label: Label) -> list[Row]:
-    env = make_env(task, min(10, episodes))
-    try:
-        return [
-            Row(
-                variant=label.variant, task=task.name, seed=label.seed, updates=label.updates,
-                control_steps=label.control_steps, protocol=PROTOCOL, episode=k, steps=e.steps, score=e.score,
-                teacher_score=float("nan"), percent=float("nan"),
-            )
-            for k, e in enumerate(play_remembering(env, policy, episodes=episodes, seed=EVALUATION_SEED_BASE))
-        ]  # fmt: skip
-    finally:
-        env.close()
+def _saved(recipe: DistralRecipe, learner: Distral) -> Saved:
+    played = learner.steps * len(learner.tasks)
+    return Saved(learner.nets, tuple(learner.tasks), recipe.settings.agent, recipe.seed, learner.updates, played)

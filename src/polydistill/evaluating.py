@@ -10,29 +10,38 @@ from pathlib import Path
 import torch
 
 from polydistill import build
+from polydistill.envs.base import EVALUATION_SEED_BASE
 from polydistill.errors import UserError
-from polydistill.evaluation.protocol import Protocol, evaluate_task, require_starts
+from polydistill.evaluation.protocol import EPISODES, Protocol, evaluate_task, require_starts
+from polydistill.evaluation.remembering import COPIES, PROTOCOL
 from polydistill.evaluation.scores import Label, Row, Summary, mean_scores, summarise, with_teacher
 from polydistill.policies import Policy, load, of_teacher
 from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import load_teacher
+from polydistill.training.distral_policy import DistralPolicy, score
 from polydistill.training.run import device_of
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one policy folder."""
+    """Scores of one policy folder.
+
+    Attributes:
+        rows: One per episode.
+        distilled: Of Distral's distilled policy, whose rows have the variant ``distilled``; None where there is none.
+    """
 
     path: Path
     summary: Summary
     rows: list[Row]
+    distilled: Summary | None = None
 
 
 def evaluate(
-    path: str | Path | Policy,
+    path: str | Path | Policy | DistralPolicy,
     *,
-    protocol: str = "noop",
+    protocol: str | None = None,
     starts: str | Path | None = None,
     episodes: int | None = None,
     steps: int | None = None,
@@ -40,11 +49,12 @@ def evaluate(
     device: str = "auto",
     on_task: Callable[[str], None] = lambda name: None,
 ) -> Evaluation:
-    """Score a run's student (against its teachers, played under the same protocol) or a teacher.
+    """Score a run's student (against its teachers, played under the same protocol), a teacher, or Distral's policies.
 
     Args:
         path: A run, an exported student, a teacher's folder, or a loaded policy.
-        protocol: ``noop``, ``sticky`` or ``starts``.
+        protocol: ``noop`` (if not given), ``sticky`` or ``starts``. Distral's policies have one of their own,
+            ``drawn``: they draw their actions.
         starts: Bundle of ``starts``, or a folder of them; None for those that come with the package.
         episodes: Full episodes per task (30 if neither is given, under ``starts`` all); or ``steps``: control steps.
         teachers: Play the teachers too; without them there is no percentage.
@@ -52,15 +62,30 @@ def evaluate(
         on_task: Told the name of each task before it is played.
 
     Raises:
-        UserError: nothing to evaluate there, or a teacher of the run has moved.
+        UserError: nothing to evaluate there, a teacher of the run has moved, or a protocol that does not go with it.
     """
-    bundle = None if starts is None else str(starts)
-    settings = Protocol.parse({"name": protocol, "starts": bundle, "episodes": episodes, "steps": steps}, "protocol")
-    where = device_of(device)
-    policy = path if isinstance(path, Policy) else load(path, device)
+    bundle, where = None if starts is None else str(starts), device_of(device)
+    name = "noop" if protocol in (None, PROTOCOL) else protocol
+    settings = Protocol.parse({"name": name, "starts": bundle, "episodes": episodes, "steps": steps}, "protocol")
+    policy = path if isinstance(path, Policy | DistralPolicy) else load(path, device)
+    if isinstance(policy, DistralPolicy):
+        if protocol not in (None, PROTOCOL) or steps is not None:
+            wrong = "steps" if protocol in (None, PROTOCOL) else f"protocol {protocol}"
+            raise UserError(f"{policy.path}: Distral's policies draw their actions in full episodes: leave {wrong} out")
+        return _drawn(policy, settings.episodes or EPISODES, on_task)
+    if protocol == PROTOCOL:
+        raise UserError(f"{policy.path}: protocol {PROTOCOL} is for Distral's policies; choose noop, sticky or starts")
     known = _teachers_of(policy.path) if teachers else {}
     ours, _, summary = compare(policy, known, settings, where, on_task=on_task)
     return Evaluation(policy.path, summary, ours)
+
+
+def _drawn(policy: DistralPolicy, episodes: int, on_task: Callable[[str], None]) -> Evaluation:
+    ours, alone = score(policy, episodes, threads=build.emulator_threads(), on_task=on_task)
+    rules = {"name": PROTOCOL, "episodes": episodes, "num_envs": min(COPIES, episodes), "seed": EVALUATION_SEED_BASE}
+    own, distilled = (summarise(rows, [], {}, protocol=rules) if rows else None for rows in (ours, alone))
+    assert own is not None
+    return Evaluation(policy.path, own, [*ours, *alone], distilled)
 
 
 def compare(

@@ -12,12 +12,15 @@ from pathlib import Path
 
 from polydistill.commands import PlannedRun
 from polydistill.errors import UserError
+from polydistill.evaluation import distral_recording
 from polydistill.evaluation.best import BEST
+from polydistill.evaluation.distral_tables import ORDER, TASKS
 from polydistill.evaluation.experiment import add_run, sort_experiment, update_readme, write_paper
 from polydistill.evaluation.tables import PaperNumber
 from polydistill.evaluation.transfer_measures import TRANSFER, About
-from polydistill.experiments import Experiment, left_out_of, tasks_of, transfers_of
+from polydistill.experiments import Experiment, grid_of, left_out_of, tasks_of, transfers_of
 from polydistill.processes import Children
+from polydistill.reporting import distral_experiment
 from polydistill.reporting.experiment import PICTURES, draw
 from polydistill.reporting.transfer import PICTURE, SHOWS, write_transfer
 
@@ -68,6 +71,9 @@ def record(experiment: Experiment, run: PlannedRun, out: Path) -> None:
     Raises:
         UserError: the run or the experiment's files are damaged.
     """
+    if experiment.tasks:
+        _record_agent(experiment, run, out)
+        return
     numbers = []
     if paper := experiment.paper:
         rows = paper.percent.items()
@@ -86,6 +92,18 @@ def record(experiment: Experiment, run: PlannedRun, out: Path) -> None:
             parts.append(TRANSFER)
             pictures |= {PICTURE: SHOWS} if write_transfer(out) else {}
         update_readme(out, pictures=pictures, reach=experiment.reach, parts=parts)
+
+
+def _record_agent(experiment: Experiment, run: PlannedRun, out: Path) -> None:
+    order = experiment.paper_order
+    (tasks,) = tasks_of(experiment).values()
+    with (run.folder.parent / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        distral_recording.add_run(run.folder, out, run.variant, run.point)
+        distral_recording.sort_rows(out, list(experiment.variants), list(grid_of(experiment)), tasks)
+        distral_recording.write_claims(out, order.pairs() if order else [])
+        pictures = {path.name: distral_experiment.PICTURES[path.name] for path in distral_experiment.draw(out)}
+        update_readme(out, experiment.about, pictures, parts=(TASKS, ORDER))
 
 
 def _transfer(experiment: Experiment) -> About | None:

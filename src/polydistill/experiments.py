@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from polydistill.commands import KINDS, PlannedRun, plan_run, plan_transfer
+from polydistill.envs.suite import expand, resolve_task
 from polydistill.errors import UserError
+from polydistill.evaluation.claims import Paper, PaperCurves, PaperOrder
 from polydistill.plugins import nearest
 from polydistill.recipe import read
 from polydistill.settings import Settings
@@ -19,55 +22,60 @@ from polydistill.teachers.zoo import read_card
 FOLDER = "experiments"  # of the shipped ones, under recipes/
 
 
-class Paper(Settings):
-    """``percent``: task -> variant -> % of teacher; ``source`` names paper, table and what differs in its protocol."""
-
-    source: str
-    percent: dict[str, dict[str, float]]
-
-
-class PaperCurves(Settings):
-    """A paper's learning curves of the game that is left out.
-
-    Attributes:
-        source: Paper, table and what differs.
-        millions: Control steps, in millions.
-        scores: Variant -> scores at those.
-    """
-
-    source: str
-    millions: tuple[float, ...]
-    scores: dict[str, tuple[float, ...]]
-
-
 class Experiment(Settings):
     """One comparison.
 
     Attributes:
         about: What is compared, in words; the README of the results begins with it.
-        recipe: The recipe every variant starts from.
-        overrides: Dotted settings of every distillation.
+        recipe: The recipe every variant starts from; left out with ``tasks``.
+        overrides: Dotted settings of every distillation, and of every variant of kind ``distral``.
         variants: Name -> dotted settings, plus ``kind`` (a name in :data:`~polydistill.commands.KINDS`; ``distill`` if
-            not given) and ``recipe`` (another base). Variants that are no distillation take no ``overrides``.
+            not given) and ``recipe`` (another base). Other kinds than those two take no ``overrides``.
         teachers: Groups of teachers' folders; each group is one run per variant and seed.
+        tasks: Instead of teachers: what variants of kind ``distral`` learn together; ``doom:mazes``: a whole suite.
+        grid: With tasks. Dotted setting -> values; every combination is one more run per variant and seed.
         left_out: A teacher of the task that variants of kind ``transfer`` learn, and no other run sees. They start from
             the run of the variant ``source``, of the same seed; the teacher is for comparison alone.
         reach: Per cents of teacher; the results say after how many updates each variant came so far.
         best: The results also say how good each variant was at the end and at its best evaluation.
         paper: The numbers to stand beside ours.
+        paper_order: With tasks: what the paper says about the order of the variants.
     """
 
     about: str = ""
-    recipe: str
+    recipe: str = ""
     overrides: dict[str, Any] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
-    teachers: tuple[tuple[str, ...], ...] = Field(min_length=1)
+    teachers: tuple[tuple[str, ...], ...] = ()
+    tasks: tuple[str, ...] = ()
+    grid: dict[str, tuple[int | float | bool | str, ...]] = Field(default_factory=dict)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
     reach: tuple[int, ...] = ()
     best: bool = False
     paper: Paper | None = None
     left_out: str | None = None
     paper_curves: PaperCurves | None = None
+    paper_order: PaperOrder | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if bool(self.teachers) == bool(self.tasks):
+            raise ValueError("an experiment has teachers or tasks: name one of them")
+        with_teachers = ("recipe", "left_out", "reach", "best", "paper", "paper_curves")
+        for name in with_teachers if self.tasks else ("grid", "paper_order"):
+            if getattr(self, name):
+                raise ValueError(f"{name} does not go with {'tasks' if self.tasks else 'teachers'}: leave it out")
+        if self.teachers and not self.recipe:
+            raise ValueError("'recipe' is missing")
+        for variant, own in self.variants.items():
+            if (own.get("kind") == "distral") != bool(self.tasks) or ("recipe" in own and self.tasks):
+                raise ValueError(f"variants.{variant}: kind distral goes with tasks, other kinds with teachers")
+        for key, values in self.grid.items():
+            if not values or len(set(map(str, values))) < len(values):
+                raise ValueError(f"grid.{key}: name some values, each of them once")
+            if key in ("seed", "tasks") or any(key in own for own in (self.overrides, *self.variants.values())):
+                raise ValueError(f"grid.{key}: it is set elsewhere in the experiment too")
+        return self
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,10 @@ def load_experiment(name: str) -> tuple[str, Experiment]:
             if variant not in found.variants:
                 known = nearest(variant, found.variants)
                 raise UserError(f"{where}: paper.percent.{task}: no variant {variant!r}; {known}")
+    for order in found.paper_order.pairs() if found.paper_order else ():
+        for variant in (order.above, order.below):
+            if variant not in found.variants:
+                raise UserError(f"{where}: paper_order: no variant {variant!r}; {nearest(variant, found.variants)}")
     for variant, settings in found.variants.items():
         kind = str(settings.get("kind", "distill"))
         if kind not in KINDS:
@@ -134,12 +146,26 @@ def left_out_of(experiment: Experiment) -> tuple[str, ...]:
 
 
 def tasks_of(experiment: Experiment) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Each group of teachers -> the names of their tasks, from their cards.
+    """Each group of teachers -> the names of their tasks, from their cards; no teachers -> the experiment's tasks.
 
     Raises:
-        UserError: a teacher that is not there.
+        UserError: a teacher or task that is not there.
     """
+    if experiment.tasks:
+        return {(): tuple(resolve_task(name, continuous=True).name for name in expand(experiment.tasks))}
     return {group: tuple(str(read_card(Path(t))["task"]["name"]) for t in group) for group in experiment.teachers}
+
+
+def grid_of(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """What each point of the grid is called -> its dotted settings; one point without a name if there is no grid."""
+    keys = list(experiment.grid)
+    ends = [key.rpartition(".")[2] for key in keys]
+    names = [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
+    found = {}
+    for values in itertools.product(*experiment.grid.values()):
+        name = " ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        found[name] = dict(zip(keys, values, strict=True))
+    return found
 
 
 def plan_runs(experiment: Experiment, folder: Path, choice: Choice | None = None) -> list[PlannedRun]:
@@ -159,11 +185,15 @@ def plan_runs(experiment: Experiment, folder: Path, choice: Choice | None = None
             if name not in known:
                 raise UserError(f"{flag} {name}: not in this experiment; {nearest(name, known)}")
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"teachers: {twice} is named twice, so a variant would have two scores of it; make two files")
+        raise UserError(f"{twice} is named twice, so a variant would have two scores of it; make two files")
+    given = {**(choice.settings or {}), **({"total_steps": 0} if choice.steps else {})}
+    if clash := next((key for key in experiment.grid if key in given), None):
+        raise UserError(f"{clash}: the experiment's grid has it; change the grid in its file")
     runs = [
-        _planned(experiment, variant, group, tasks, seed, folder, choice)
+        _planned(experiment, variant, group, tasks, seed, folder, choice, point)
         for seed in choice.seeds or experiment.seeds
         for group, tasks in groups.items()
+        for point in grid_of(experiment)
         for variant in choice.variants or experiment.variants
     ]
     runs = [run for run in runs if not choice.tasks or set(run.tasks) & set(choice.tasks)]
@@ -179,10 +209,11 @@ def _planned(
     seed: int,
     folder: Path,
     choice: Choice,
+    point: str,
 ) -> PlannedRun:
     own = dict(experiment.variants[variant])
     kind, recipe = KINDS[own.pop("kind", "distill")], own.pop("recipe", experiment.recipe)
-    if kind is KINDS["distill"]:
+    if kind in (KINDS["distill"], KINDS["distral"]):
         own = {**experiment.overrides, **own, **(choice.settings or {})}
     for key, amount in ((kind.updates, choice.updates), (kind.steps, choice.steps)):
         if key is not None and amount is not None:
@@ -192,6 +223,10 @@ def _planned(
         source = folder / _name(maker, tasks, seed) if maker is not None else None
         out = folder / _name(variant, (target,), seed)
         return plan_transfer(recipe, own, source, str(experiment.left_out), target, seed, out, variant)
+    if kind is KINDS["distral"]:
+        out = folder / "-".join([variant, *point.split(), f"s{seed}"])  # without the tasks: all runs have the same
+        own |= grid_of(experiment)[point]
+        return replace(plan_run(kind, "", own, (), tasks, seed, out, variant), point=point)
     out = folder / _name(variant, tasks, seed)
     return plan_run(kind, recipe, own, teachers, tasks, seed, out, variant)
 

@@ -17,6 +17,8 @@ from polydistill.plugins import nearest
 from polydistill.tasks import Suite
 from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import CARD, load_teacher
+from polydistill.training import distral_files
+from polydistill.training.distral_policy import DistralPolicy
 from polydistill.training.run import device_of
 
 #: ``[B, *obs_shape]``, row of the suite -> numbers ``[B, n_actions]`` in the task's own actions.
@@ -134,8 +136,8 @@ def of_teacher(teacher: Teacher, device: torch.device | None = None) -> Policy:
     return Policy(Suite((teacher.task,)), values, teacher.kind, teacher.path or Path(teacher.task.name))
 
 
-def load(path: str | Path, device: str = "cpu") -> Policy:
-    """Load a run's student, an exported student or a teacher by its folder.
+def load(path: str | Path, device: str = "cpu") -> Policy | DistralPolicy:
+    """Load a run's student, an exported student, a teacher, or Distral's policies, by their folder.
 
     Raises:
         UserError: nothing of the kind is there, it is damaged, or there is no such device.
@@ -145,6 +147,22 @@ def load(path: str | Path, device: str = "cpu") -> Policy:
         return of_student(load_student(folder), folder, where)
     if (folder / CARD).is_file():
         return of_teacher(load_teacher(folder), where)
+    if (folder / distral_files.CONFIG).is_file():
+        saved = distral_files.load(folder)
+        saved.nets.to(where)
+        return DistralPolicy(saved, folder, where)
     if (folder / "run.json").is_file():
         raise UserError(f"{folder} has no student yet: its run was killed or goes on; continue it with --resume")
     raise UserError(f"no policy at {folder}: expected a run, or a teacher's folder such as zoo/pong")
+
+
+def load_policy(path: str | Path, device: str = "cpu") -> Policy:
+    """As :func:`load`, for what a policy that remembers cannot do.
+
+    Raises:
+        UserError: as there, or these are Distral's policies.
+    """
+    found = load(path, device)
+    if isinstance(found, DistralPolicy):
+        raise UserError(f"{path} holds Distral's policies, which remember: only evaluate and report take them")
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
@@ -18,6 +19,9 @@ ATARI_AXIS: tuple[str, ...] = (
     "UPFIRE", "RIGHTFIRE", "LEFTFIRE", "DOWNFIRE", "UPRIGHTFIRE", "UPLEFTFIRE", "DOWNRIGHTFIRE", "DOWNLEFTFIRE",
 )  # fmt: skip
 
+#: Fields that are lists -> what of.
+_ITEMS: dict[str, type] = {"action_meanings": str, "obs_shape": int, "action_low": float, "action_high": float}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -26,16 +30,18 @@ class Task:
     Attributes:
         name: What the user types, e.g. ``pong`` (a ROM id), ``gym:CartPole-v1`` or ``catch``.
         kind: Which environment adapter opens it: ``atari``, ``gymnasium``, ``catch``, or a plug-in's name.
-        action_meanings: The task's own actions, in the order of a teacher's outputs; no two alike.
+        action_meanings: The task's own actions, in the order of a teacher's outputs; no two alike. Of a task whose
+            actions are numbers, what each number means.
         obs_shape: Shape of one observation, frame stack included (Atari: ``(4, 84, 84)``).
         obs_dtype: NumPy name of the observation's dtype.
         obs_profile: How pixels were made: ``ale`` (grey, then maximum of two frames), ``nature`` (maximum on
             RGB, then grey), ``raw`` for anything that is not an Atari screen.
         stack: Number of frames along the first axis of an observation; 1 where there is no stack.
+        action_low, action_high: Bounds of each number of a continuous action; empty where actions are discrete.
 
     Raises:
-        ValueError: no name, no action, two actions with one meaning, an unknown dtype, or a stack that is not the
-            first axis.
+        ValueError: no name, no action, two actions with one meaning, an unknown dtype, a stack that is not the
+            first axis, or bounds that are not finite, not in order or not one pair per number.
     """
 
     name: str
@@ -45,6 +51,8 @@ class Task:
     obs_dtype: str = "uint8"
     obs_profile: str = "raw"
     stack: int = 1
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -55,18 +63,47 @@ class Task:
             raise ValueError(f"{self.name}: an observation of shape {self.obs_shape} is empty")
         if self.stack < 1 or (self.stack > 1 and self.obs_shape[:1] != (self.stack,)):
             raise ValueError(f"{self.name}: a stack of {self.stack} is not the first axis of {self.obs_shape}")
+        low, high = self.action_low, self.action_high
+        if self.continuous and not (len(low) == len(high) == len(self.action_meanings)):
+            raise ValueError(f"{self.name}: bounds {low} to {high} are not one pair for each of {self.action_meanings}")
+        if not all(math.isfinite(b - a) and a < b for a, b in zip(low, high, strict=True)):
+            raise ValueError(f"{self.name}: actions need finite bounds, low < high; found {low} to {high}")
         try:
             np.dtype(self.obs_dtype)
         except TypeError:
             raise ValueError(f"{self.name}: unknown dtype {self.obs_dtype!r}") from None
 
     @property
+    def continuous(self) -> bool:
+        """Whether an action is a point of the box from ``action_low`` to ``action_high``."""
+        return bool(self.action_low or self.action_high)
+
+    @property
     def n_actions(self) -> int:
+        """How many actions there are to choose from.
+
+        Raises:
+            UserError: there is no end of them, the task is continuous.
+        """
+        self.require_discrete()
         return len(self.action_meanings)
 
+    def require_discrete(self) -> None:
+        """Refuse a continuous task.
+
+        Raises:
+            UserError: it is one.
+        """
+        if self.continuous:
+            raise UserError(
+                f"{self.name!r} has continuous actions, from {list(self.action_low)} to {list(self.action_high)}: only "
+                "polydistill distral learns those, everything else needs discrete ones"
+            )
+
     def to_dict(self) -> dict[str, Any]:
-        """The task as JSON values; :meth:`from_dict` undoes it."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        """The task as JSON values, without bounds where it has none; :meth:`from_dict` undoes it."""
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        return {key: v for key, v in values.items() if v or key not in ("action_low", "action_high")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "task") -> Self:
@@ -86,7 +123,7 @@ class Task:
             raise UserError(f"{where}: {missing[0]!r} is missing")
         read: dict[str, Any] = {}
         for key, value in values.items():
-            item = {"action_meanings": str, "obs_shape": int}.get(key)
+            item = _ITEMS.get(key)
             single = int if key == "stack" else str
             if item is not None:
                 good = isinstance(value, list | tuple) and all(type(v) is item for v in value)
@@ -111,7 +148,7 @@ class Suite:
     network then keeps one encoder per shape, and only from the features on is a minibatch a rectangle.
 
     Raises:
-        UserError: there is no task, or two tasks have one name.
+        UserError: there is no task, two tasks have one name, or one has continuous actions.
     """
 
     tasks: tuple[Task, ...]
@@ -123,6 +160,8 @@ class Suite:
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise UserError(f"task {twice[0]!r} is named twice: each task has one teacher and one memory")
+        for task in self.tasks:
+            task.require_discrete()
 
     @cached_property
     def axis(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from polydistill.algorithms.distral import AGENTS, Agent, Unroll, losses, total
+from polydistill.algorithms.distral import AGENTS, GAUSSIAN, Agent, Unroll, losses, total
 
 #: Agent -> (terms that reach h, terms that reach f); SPEC 5.4 and 5.5.
 GRADIENTS = {
@@ -66,6 +66,40 @@ def test_which_network_gets_which_gradient(name: str) -> None:
     if "coupling" in found:
         assert reached(found["coupling"], unroll.value)
         assert reached(found["coupling"], unroll.shared_value)
+
+
+def gaussian(mean: float, variance: float) -> Tensor:
+    return torch.tensor([[[[mean], [variance]]]], dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_which_network_gets_which_gradient_of_a_continuous_action(name: str) -> None:
+    agent = AGENTS[name]
+    h, f = gaussian(0.5, 2) if agent.has_h else None, gaussian(0, 1) if agent.own else None
+    action = torch.full((1, 1, 1), 0.25, dtype=torch.float64)
+    found = losses(agent, unroll_of(agent, 1, 1, h=h, f=f, action=action, family=GAUSSIAN), beta=5.0)
+    to_h = {term for term, loss in found.items() if reached(loss, h)}
+    to_f = {term for term, loss in found.items() if reached(loss, f)}
+    assert (to_h, to_f) == GRADIENTS[name]
+
+
+def test_values_of_the_terms_for_a_continuous_action() -> None:
+    one = torch.ones(1, 1, dtype=torch.float64)
+    step: dict[str, Any] = {"value": one / 4, "shared_value": None, "reward": one, "next_value": 99 * one}
+    step |= {"terminated": one > 0, "ended": one > 0, "action": torch.ones(1, 1, 1, dtype=torch.float64)}
+    step["family"] = GAUSSIAN
+    # A3C, N(0, 1), the action 1: log pi = -1.4189385332, entropy 1.4189385332, advantage 3/4.
+    found = losses(AGENTS["A3C"], unroll_of(AGENTS["A3C"], h=None, f=gaussian(0, 1), **step), beta=2.0)
+    assert found["policy"].item() == pytest.approx(1.4189385332 * 0.75)
+    assert found["entropy"].item() == pytest.approx(-1.4189385332 / 2)
+    # KL+ent_2col, pi_0 = N(2, 1), f = N(0, 2): precision 1/2 + 1/2, mean 1; so log pi = -0.9189385332 and
+    # log pi_0 = -1.4189385332, and -E_pi[log pi_0] = (1 + 1) / 2 + 0.9189385332.
+    agent = AGENTS["KL+ent_2col"]
+    found = losses(agent, unroll_of(agent, h=gaussian(2, 1), f=gaussian(0, 2), **step), beta=2.0)
+    reward = 1 - 1.4189385332 / 4 + 0.9189385332 / 2
+    assert found["policy"].item() == pytest.approx(0.9189385332 * (reward - 0.25))
+    assert found["distill"].item() == pytest.approx(1.9189385332 / 4)
+    assert found["value"].item() == pytest.approx((reward - 0.25) ** 2 / 4)
 
 
 def test_table_one() -> None:

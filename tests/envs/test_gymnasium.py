@@ -64,7 +64,31 @@ class Grid(Counter):
         return {"image": np.full((2, 2, 3), self.t, np.uint8), "direction": 0}
 
 
-for _env in (Counter, Alike, TwoArrays, Grid):
+class Levers(Counter):
+    """Two by one levers with bounds of their own; pays what it was given."""
+
+    action_space = spaces.Box(np.array([[0.0], [-2.0]]), np.array([[10.0], [2.0]]), dtype=np.float64)
+    given: np.ndarray
+
+    def __init__(self, bonus: float = 0, render_mode: str | None = None):
+        self.bonus = bonus
+
+    def step(self, action: Any) -> Any:
+        Levers.given = action
+        return self.look(), self.bonus + float(action.sum()), False, False, {}
+
+    get_action_meanings = None  # type: ignore[assignment]
+
+
+class Unbounded(Levers):
+    action_space = spaces.Box(0.0, np.inf, (1,))
+
+
+class WholeLevers(Levers):
+    action_space = spaces.Box(0, 3, (1,), np.int64)
+
+
+for _env in (Counter, Alike, TwoArrays, Grid, Levers, Unbounded, WholeLevers):
     gymnasium.register(f"Polydistill{_env.__name__}-v0", entry_point=_env)
 
 
@@ -109,7 +133,16 @@ def test_episodes() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gym:Pendulum-v1", r"'gym:Pendulum-v1' has actions Box\("),
+        ("gym:Pendulum-v1", r"'gym:Pendulum-v1' has continuous actions, from \[-2.0\] to \[2.0\]: only .* distral"),
+        ("gym:PolydistillUnbounded-v0", r"has actions Box\(0.0, inf, .* without bounds"),
+        ("gym:PolydistillWholeLevers-v0", r"has actions Box\(0, 3, .*discrete ones, Discrete\(n\), or floats"),
+        ("gym:Pendulum-v1?gg=5", r"Pendulum-v1 does not take these options .*'gg'"),
+        ("gym:Pendulum-v1?g", "'g' is no option; write gym:Pendulum-v1"),
+        ("gym:Pendulum-v1?", "'' is no option"),
+        ("gym:Pendulum-v1?g=", "'g=' is no option"),
+        ("gym:Pendulum-v1?g=five", "Pendulum-v1 does not take these options"),
+        ("gym:Pendulum-v1?g=[", r"'g=\[' is no option"),
+        ("gym:Pendulun-v1?g=5", "did you mean 'gym:Pendulum-v1'"),
         ("gym:PolydistillTwoArrays-v0", r"has observations Dict\(.*FlattenObservation"),
         ("gym:FrozenLake-v1", r"has observations Discrete\(16\)"),
         ("gym:CartPol-v1", "no Gymnasium environment 'CartPol-v1'; did you mean 'gym:CartPole-v1'"),
@@ -132,3 +165,36 @@ def test_missing_package() -> None:
     except ImportError:
         with pytest.raises(UserError, match=r"needs a package that is not installed: .*gymnasium\[box2d\]"):
             resolve_task("gym:LunarLander-v3")
+
+
+def test_a_box_of_actions() -> None:
+    task = resolve_task("gym:PolydistillLevers-v0?bonus=100", continuous=True)
+    assert (task.action_low, task.action_high) == ((0, -2), (10, 2))
+    assert task.action_meanings == ("PolydistillLevers-v0:a0", "PolydistillLevers-v0:a1")
+    assert task.name == "gym:PolydistillLevers-v0?bonus=100"
+    env = GymnasiumVec(task, 2)
+    env.reset(0)
+    step = env.step(np.array([[0.0, 0.0], [-0.5, 0.25]], np.float32))  # the middle of the box; a quarter, 5 eighths
+    assert step.reward.tolist() == [105, 103]
+    step = env.step(np.array([[1.0, -1.0], [-7.0, 1e9]]))
+    assert step.reward.tolist() == [108, 102]  # the bounds, whatever lies beyond
+    assert Levers.given.tolist() == [[0], [2]]
+    for wrong, told in (
+        (np.array([[0, 0], [0, 0]]), "2 x 2 floats, found int64"),
+        (np.zeros(2), r"found float64 \(2,\)"),
+        (np.array([[0, np.nan], [0, 0]]), "NaN"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            env.step(wrong)
+    env.close()
+    assert resolve_task("gym:Pendulum-v1", continuous=True).action_meanings == ("Pendulum-v1:a0",)
+
+
+def test_options_reach_the_environment() -> None:
+    weak, strong = (GymnasiumVec(resolve_task(f"gym:Pendulum-v1?g={g}", continuous=True), 1) for g in (0, 10))
+    assert (weak.reset(3) == strong.reset(3)).all()
+    hold = np.zeros((1, 1))
+    (speed,), (pulled,) = (env.step(hold).obs[:, 2] for env in (weak, strong))
+    sine = strong.reset(3)[0, 1]
+    assert pulled - speed == pytest.approx(3 * 10 / 2 * sine * 0.05, abs=1e-4)  # 3 g / (2 l) sin(theta) dt
+    assert resolve_task("gym:CartPole-v1?sutton_barto_reward=true").action_meanings[0] == "CartPole-v1:a0"

@@ -13,7 +13,7 @@ import pytest
 from polydistill.envs import suite
 from polydistill.envs.base import EnvOptions
 from polydistill.envs.catch import CatchVec, catch_task
-from polydistill.envs.suite import make_env, resolve_task
+from polydistill.envs.suite import expand, make_env, resolve_task
 from polydistill.errors import UserError
 from polydistill.tasks import Suite, Task
 
@@ -104,7 +104,7 @@ def test_without_ale_py() -> None:
     code = """
 import sys
 sys.modules["ale_py"] = None
-from polydistill.envs.suite import make_env, resolve_task
+from polydistill.envs.suite import expand, make_env, resolve_task
 from polydistill.errors import UserError
 make_env(resolve_task("catch"), 2).reset(0)
 for name in ("pong", "nonsense"):
@@ -118,3 +118,17 @@ assert not {"torch", "gymnasium"} & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_names_of_suites_expand() -> None:
+    nav = ["doom:nav-1", "doom:nav-2", "doom:nav-3", "doom:nav-4"]
+    assert expand(["catch", "doom:nav", "pong", "no such task"]) == ["catch", *nav, "pong", "no such task"]
+    assert expand(["doom:mazes"]) == [f"doom:mazes-{n}" for n in range(1, 9)]
+    assert expand(["doom:tag"]) == [f"doom:tag-{n}" for n in range(1, 9)]
+    assert expand([]) == []
+    with pytest.raises(UserError, match="'doom:nav' is a whole suite, and one task is wanted here: there are doom:maz"):
+        resolve_task("doom:nav")
+    with pytest.raises(
+        UserError, match=r"'doom:arena'; there are doom:mazes-1 to -8, .*doom:nav-1 to -4, doom:tag-1 to"
+    ):
+        resolve_task("doom:arena")

@@ -45,6 +45,22 @@ class Counter:
         pass
 
 
+LEVER = Task("lever", "test", ("push",), (1,), "float32", action_low=(-1.0,), action_high=(1.0,))
+
+
+class Lever(Counter):
+    """Every step pays 1 - (push - aim)^2."""
+
+    def __init__(self, aim: float, task: Task = LEVER):
+        super().__init__(task, num_envs=16, length=5)
+        self.aim = aim
+
+    def step(self, actions: np.ndarray) -> Step:
+        assert actions.shape == (16, 1)
+        assert actions.dtype == np.float32
+        return replace(super().step(actions[:, 0]), reward=1 - (actions[:, 0] - self.aim) ** 2)
+
+
 def learner_of(*envs: Any, total: int = 10_000, **settings: Any) -> Distral:
     small = {"num_envs": envs[0].num_envs, "hidden": 16, "lstm": 8, "unroll": 5, "learning_rate": 3e-3, "beta": 100.0}
     return Distral(envs, DistralSettings(**(small | settings)), total, 0, "cpu")
@@ -94,6 +110,24 @@ def test_every_agent_learns(name: str) -> None:
         pass
     returns = learner.mean_returns()
     assert all(r is not None and r > 4.5 for r in returns), returns  # 5 at most, 2.5 at random
+
+
+def test_two_columns_learn_continuous_actions() -> None:
+    """Where both columns are at rest: p = p_0 / 2 + 2 beta, m = (p_0 / 2 * 0.5 + 2 beta aim) / p, pi_0 the mixture.
+
+    With beta 20 and aims 0.75 and 0.25: means 0.7096 and 0.2904, variance 0.0210, and of pi_0 0.5 and 0.0649.
+    """
+    envs = [Lever(0.75), Lever(0.25, replace(LEVER, name="other"))]
+    learner = learner_of(*envs, total=24_000, beta=20.0, gamma=0.0, lstm=0, learning_rate=1e-2)
+    for _ in learner.run():
+        pass
+    obs, start = torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
+    looks = [learner.nets.look(g, obs, start, learner.nets.empty(1)) for g in (0, 1)]
+    (first, spread), (second, _) = (look.policy.flatten().tolist() for look in looks)
+    assert looks[0].shared is not None
+    middle, width = looks[0].shared.logits.flatten().tolist()
+    assert (first, second, middle) == pytest.approx((0.71, 0.29, 0.5), abs=0.08)
+    assert (spread, width) == pytest.approx((0.021, 0.065), rel=0.4)
 
 
 @pytest.mark.slow
@@ -148,10 +182,14 @@ def test_what_cannot_share_a_policy_is_refused() -> None:
     for other, told in (
         (replace(TASK, name="b", action_meanings=("GO", "STAY")), "b has the actions GO, STAY, but counter STAY, GO"),
         (replace(TASK, name="b", obs_shape=(2,)), r"b shows float32 \[2\], but counter float32 \[1\]"),
+        (LEVER, "lever has continuous actions, but counter discrete ones: one policy needs one kind"),
         (TASK, "named twice"),
     ):
         with pytest.raises(UserError, match=told):
             require_one_action_set([TASK, other])
+    other = replace(LEVER, name="b", action_high=(2.0,))
+    with pytest.raises(UserError, match=r"b has actions from \[-1.0\] to \[2.0\], but lever \[-1.0\] to \[1.0\]"):
+        require_one_action_set([LEVER, other])
     with pytest.raises(UserError, match="name some"):
         require_one_action_set([])
 

@@ -7,14 +7,69 @@ the entropy of the present policy; the KL agents have both costs in their return
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from polydistill.ops import gaussian
 from polydistill.ops.distral import costs, distill_loss, policy_gradient_loss, regularised_reward, two_column_logits
 from polydistill.ops.policy import entropy, log_policy
 from polydistill.ops.value import q_lambda_returns
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a policy's numbers mean, as functions of them; losses return ``[...]``.
+
+    Attributes:
+        two_columns: h, f, the weight of h -> the policy that both make (eq. 12).
+        log_prob: Policy, action -> its log-probability or density.
+        entropy: Of a policy, in nats.
+        policy_gradient_loss: Policy, action, advantage -> eq. 9.
+        distill_loss: Policy, h, alpha, beta -> eq. 10's second line.
+        draw: Policy, generator on the CPU -> actions.
+    """
+
+    two_columns: Callable[[Tensor, Tensor, float], Tensor]
+    log_prob: Callable[[Tensor, Tensor], Tensor]
+    entropy: Callable[[Tensor], Tensor]
+    policy_gradient_loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    distill_loss: Callable[[Tensor, Tensor, float, float], Tensor]
+    draw: Callable[[Tensor, torch.Generator], Tensor]
+
+
+def _choose(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """int64 ``[N]`` from logits ``[N, A]``."""
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+
+
+def _sample(policy: Tensor, generator: torch.Generator) -> Tensor:
+    """``[N, D]`` from ``[N, 2, D]``."""
+    mean, variance = policy.unbind(-2)
+    return mean + variance.sqrt() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+
+
+#: Policies are logits ``[..., A]``, actions int64 ``[...]``.
+DISCRETE = Family(
+    two_columns=lambda h, f, weight: two_column_logits(h, f, weight, 1.0),
+    log_prob=lambda logits, action: log_policy(logits).gather(-1, action.unsqueeze(-1)).squeeze(-1),
+    entropy=entropy,
+    policy_gradient_loss=policy_gradient_loss,
+    distill_loss=distill_loss,
+    draw=_choose,
+)
+
+#: Policies are means and variances ``[..., 2, D]``, actions float ``[..., D]``; see :mod:`polydistill.ops.gaussian`.
+GAUSSIAN = Family(
+    two_columns=gaussian.two_columns,
+    log_prob=gaussian.log_prob,
+    entropy=gaussian.entropy,
+    policy_gradient_loss=gaussian.policy_gradient_loss,
+    distill_loss=gaussian.distill_loss,
+    draw=_sample,
+)
 
 
 @dataclass(frozen=True)
@@ -41,15 +96,15 @@ class Agent:
         """Whether there is a shared network."""
         return self.shared or self.distils
 
-    def logits(self, h: Tensor | None, f: Tensor | None) -> Tensor:
-        """The task's policy, ``[..., A]`` (eq. 12; ``f`` is beta times as large as in eq. 8).
+    def logits(self, h: Tensor | None, f: Tensor | None, family: Family = DISCRETE) -> Tensor:
+        """The task's policy, ``[..., A]`` (eq. 12; ``f`` is beta times as large as in eq. 8), or a Gaussian.
 
         A3C_2col adds h as it is: with its alpha of 0 the shared column would vanish (the paper does not say).
         """
         if self.shared and self.own:
             assert h is not None
             assert f is not None
-            return two_column_logits(h, f, self.alpha or 1.0, 1.0)
+            return family.two_columns(h, f, self.alpha or 1.0)
         chosen = f if self.own else h
         assert chosen is not None
         return chosen
@@ -71,10 +126,11 @@ class Unroll:
     """``T`` control steps of ``N`` copies of one task, and what the networks said; ``[T, N]`` unless noted.
 
     Attributes:
-        h, f: ``[T, N, A]``, outputs of the shared and of the task's own network; None where the agent has none.
+        h, f: Outputs of the shared and of the task's own network, policies of the ``family``; None where the agent has
+            none.
         value: The task's value function.
         shared_value: That of the shared network; None where it has none, or is itself the task's.
-        action: int64.
+        action: As the family has it.
         next_value: Value of the state after each step; of an episode's last observation where it was truncated.
         terminated, ended: bool, as in :func:`polydistill.ops.value.q_lambda_returns`.
     """
@@ -88,6 +144,7 @@ class Unroll:
     next_value: Tensor
     terminated: Tensor
     ended: Tensor
+    family: Family = DISCRETE
 
 
 def losses(
@@ -104,20 +161,19 @@ def losses(
         ValueError: beta is not above 0.
     """
     costs(agent.alpha, beta)
-    u = unroll
-    logits = agent.logits(u.h, u.f)
+    u, family = unroll, unroll.family
+    policy = agent.logits(u.h, u.f, family)
     reward = u.reward
     found: dict[str, Tensor] = {}
     if agent.distils:
         assert u.h is not None
-        taken = u.action.unsqueeze(-1)
-        log_pi, log_pi0 = (log_policy(x).gather(-1, taken).squeeze(-1) for x in (logits, u.h))
+        log_pi, log_pi0 = family.log_prob(policy, u.action), family.log_prob(u.h, u.action)
         reward = regularised_reward(reward, log_pi0, log_pi, agent.alpha, beta)
-        found["distill"] = distill_loss(logits, u.h, agent.alpha, beta).mean()
+        found["distill"] = family.distill_loss(policy, u.h, agent.alpha, beta).mean()
     else:
-        found["entropy"] = -entropy(logits).mean() / beta
+        found["entropy"] = -family.entropy(policy).mean() / beta
     returns = q_lambda_returns(reward, u.terminated, u.ended, u.next_value.detach(), gamma, lam=1.0)
-    found["policy"] = policy_gradient_loss(logits, u.action, returns - u.value.detach()).mean()
+    found["policy"] = family.policy_gradient_loss(policy, u.action, returns - u.value.detach()).mean()
     found["value"] = value_weight * (returns - u.value).square().mean() / 2
     if u.shared_value is not None and coupling:
         found["coupling"] = coupling * (u.value - u.shared_value).square().mean() / 2

@@ -47,7 +47,11 @@ class Step:
 
 
 class VecEnv(Protocol):
-    """``num_envs`` copies of ``task``. Actions are the task's own indices, ``0 .. task.n_actions - 1``."""
+    """``num_envs`` copies of ``task``. Actions are the task's own indices, ``0 .. task.n_actions - 1``.
+
+    Of a continuous task they are floats ``[N, D]`` in the units of its box: -1 is a lower bound, 1 an upper one, and
+    what lies outside is moved to the bound.
+    """
 
     task: Task
     num_envs: int
@@ -59,10 +63,10 @@ class VecEnv(Protocol):
         """
 
     def step(self, actions: np.ndarray) -> Step:
-        """Advance every copy by one control step. ``actions``: integers ``[N]``.
+        """Advance every copy by one control step. ``actions``: integers ``[N]``, or floats ``[N, D]``.
 
         Raises:
-            ValueError: wrong shape, not integers, or an action the task does not have.
+            ValueError: wrong shape, wrong kind of number, or an action the task does not have.
         """
 
     def close(self) -> None:
@@ -170,6 +174,22 @@ def own_actions(actions: np.ndarray, task: Task, num_envs: int) -> np.ndarray:
     if actions.min() < 0 or actions.max() >= task.n_actions:
         raise ValueError(f"{task.name}: actions run from 0 to {task.n_actions - 1}, found {actions.tolist()}")
     return np.ascontiguousarray(actions, dtype=np.int64)
+
+
+def box_actions(actions: np.ndarray, task: Task, num_envs: int) -> np.ndarray:
+    """``actions`` ``[N, D]`` in the units of a continuous task's box, clipped to it: float64 in the task's own units.
+
+    Raises:
+        ValueError: wrong shape, not floats, or NaN.
+    """
+    actions, size = np.asarray(actions), len(task.action_low)
+    if actions.shape != (num_envs, size) or actions.dtype.kind != "f":
+        raise ValueError(f"{task.name}: expected {num_envs} x {size} floats, found {actions.dtype} {actions.shape}")
+    if np.isnan(actions).any():
+        raise ValueError(f"{task.name}: an action is NaN")
+    low, high = np.array(task.action_low), np.array(task.action_high)  # [D]
+    inside: np.ndarray = (low + (actions + 1) / 2 * (high - low)).clip(low, high)
+    return inside
 
 
 def at_least_one(num_envs: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -26,7 +26,7 @@ _ALIASES = {"gym": "gymnasium"}
 
 
 class Adapter(Protocol):
-    """One kind of environment."""
+    """One kind of environment. It may also have ``SUITES``, names of whole suites -> names of their tasks."""
 
     def resolve(self, name: str, profile: str) -> Task:
         """The task called ``name``, its ``kind`` the adapter's name. UserError if there is none."""
@@ -69,19 +69,22 @@ def _load(point: EntryPoint) -> Any:
     return loaded
 
 
-def resolve_task(name: str, *, profile: str = "ale") -> Task:
+def resolve_task(name: str, *, profile: str = "ale", continuous: bool = False) -> Task:
     """The task that a user calls ``name``: ``pong``, ``catch``, ``gym:CartPole-v1``.
 
     Args:
         profile: Observation profile of Atari games, ``ale`` or ``nature``; other tasks have no such choice.
+        continuous: Whether the caller knows what to do with continuous actions.
 
     Raises:
-        UserError: no such task (the nearest name is suggested), or its package is missing.
+        UserError: no such task (the nearest name is suggested), its package is missing, or it has continuous actions
+            and the caller wants discrete ones.
     """
-    head = re.split("[:-]", name, maxsplit=1)[0]
-    kind = _ALIASES.get(head, head)
-    if kind in _built_in() or kind in _plug_ins():
-        return _adapter(kind).resolve(name, profile)
+    if (adapter := _owner(name)) is not None:
+        task = adapter.resolve(name, profile)
+        if not continuous:
+            task.require_discrete()
+        return task
     from polydistill.envs import atari
     from polydistill.envs.catch import VARIANTS
 
@@ -92,6 +95,26 @@ def resolve_task(name: str, *, profile: str = "ale") -> Task:
     if name in known:
         return atari.atari_task(name, profile)
     raise UserError(f"unknown task {name!r}{_hint(name, known, others)}")
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """Names of tasks, where ``doom:mazes`` stands for every task of that suite, in its order.
+
+    Raises:
+        UserError: no such adapter; names of tasks are not looked at.
+    """
+    found: list[str] = []
+    for name in names:
+        suites: Mapping[str, Sequence[str]] = getattr(_owner(name), "SUITES", {})
+        found += suites.get(name, (name,))
+    return found
+
+
+def _owner(name: str) -> Adapter | None:
+    """The adapter of a task's or a suite's name; None: it is an Atari game's, or wrong."""
+    head = re.split("[:-]", name, maxsplit=1)[0]
+    kind = _ALIASES.get(head, head)
+    return _adapter(kind) if kind in _built_in() or kind in _plug_ins() else None
 
 
 def _hint(name: str, atari_games: tuple[str, ...], others: Sequence[str]) -> str:

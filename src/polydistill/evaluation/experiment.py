@@ -41,7 +41,7 @@ def add_run(run: Path, experiment: Path, variant: str | None = None, words: str 
     Raises:
         UserError: a file of the run is missing, damaged or of another form. Then nothing has changed on disk.
     """
-    about, summary = _read_json(run / "run.json"), _read_json(run / "summary.json")
+    about, summary = read_json(run / "run.json"), read_json(run / "summary.json")
     rows = [r for r in read_rows(run / SCORES) if r.variant not in ("teacher", "random")]
     try:
         variant = variant or str(about["student"]["kind"])
@@ -68,15 +68,15 @@ def add_run(run: Path, experiment: Path, variant: str | None = None, words: str 
             for task, scores in summary["tasks"].items()
         ]
         curve = _read_curve(run / "metrics.jsonl", variant, last.seed)
-        block = _command_block(about, f"{variant}, {' + '.join(summary['tasks'])}, seed {last.seed}, {protocol}")
+        block = command_block(about, f"{variant}, {' + '.join(summary['tasks'])}, seed {last.seed}, {protocol}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{run}: run.json, summary.json or metrics.jsonl lacks something ({error!r})") from None
     old = _read(experiment / SCORES, Result)
     old_curve = _read(experiment / CURVES, CurvePoint)
     experiment.mkdir(parents=True, exist_ok=True)
-    write_csv(experiment / SCORES, _replaced(old, results, lambda r: (r.variant, r.task, r.seed, r.protocol)), Result)
-    write_csv(experiment / CURVES, _replaced(old_curve, curve, lambda p: (p.variant, p.task, p.seed)), CurvePoint)
-    _write_command(experiment / COMMANDS, block)
+    write_csv(experiment / SCORES, replaced(old, results, lambda r: (r.variant, r.task, r.seed, r.protocol)), Result)
+    write_csv(experiment / CURVES, replaced(old_curve, curve, lambda p: (p.variant, p.task, p.seed)), CurvePoint)
+    write_command(experiment / COMMANDS, block)
     update_readme(experiment, words)
     return results
 
@@ -140,7 +140,8 @@ def sort_experiment(experiment: Path, variants: Sequence[str], tasks: Sequence[s
     write_csv(experiment / CURVES, sorted(_read(experiment / CURVES, CurvePoint), key=place), CurvePoint)
 
 
-def _replaced(old: Iterable[T], new: list[T], key: Callable[[T], object]) -> list[T]:
+def replaced(old: Iterable[T], new: list[T], key: Callable[[T], object]) -> list[T]:
+    """``old`` without what has the ``key`` of one of ``new``, then ``new``."""
     gone = {key(row) for row in new}
     return [row for row in old if key(row) not in gone] + new
 
@@ -149,7 +150,8 @@ def _read(path: Path, kind: type[T]) -> list[T]:
     return read_csv(path, kind) if path.exists() else []
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """A file of a run. Raises UserError if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except OSError:
@@ -158,10 +160,14 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path}: damaged ({error})") from None
 
 
-def _read_curve(path: Path, variant: str, seed: int) -> list[CurvePoint]:
-    """Every complete ``eval`` line; a last line without a line end is a write that was cut."""
+def read_lines(path: Path, kind: str) -> list[Any]:
+    """Every complete line of a ``metrics.jsonl`` of this kind; one without a line end is a write that was cut."""
     text = path.read_text() if path.exists() else ""
     lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
+    return [line for line in lines if line.get("kind") == kind]
+
+
+def _read_curve(path: Path, variant: str, seed: int) -> list[CurvePoint]:
     return [
         CurvePoint(
             variant,
@@ -171,8 +177,7 @@ def _read_curve(path: Path, variant: str, seed: int) -> list[CurvePoint]:
             int(line["control_steps"]),
             *(_float(scores.get(key)) for key in ("score", "low", "high", "teacher", "percent")),
         )
-        for line in lines
-        if line.get("kind") == "eval"
+        for line in read_lines(path, "eval")
         for task, scores in line["tasks"].items()
     ]
 
@@ -181,7 +186,8 @@ def _float(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _command_block(about: dict[str, Any], title: str) -> list[str]:
+def command_block(about: dict[str, Any], title: str) -> list[str]:
+    """What ``command.txt`` says of a run, from its ``run.json``."""
     machine = about["machine"]
     commit = f"{about['commit']}{' with uncommitted changes' if about['dirty'] else ''}"
     where = f"{machine['cores']} cores of {machine['cpu']}, {machine['ram_gb']} GB, {machine['device']}"
@@ -192,8 +198,8 @@ def _command_block(about: dict[str, Any], title: str) -> list[str]:
     ]
 
 
-def _write_command(path: Path, block: list[str]) -> None:
-    """Blocks of lines with a blank one between; the first line names variant, seed and protocol."""
+def write_command(path: Path, block: list[str]) -> None:
+    """Add a block, or replace the one with its first line, which says which run it is; a blank line is between two."""
     old = path.read_text().split("\n\n") if path.exists() else []
     blocks = [b.strip("\n") for b in old if b.strip() and b.strip().splitlines()[0] != block[0]]
     path.write_text("\n\n".join([*blocks, "\n".join(block)]) + "\n")

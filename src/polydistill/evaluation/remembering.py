@@ -7,12 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from polydistill.envs.base import VecEnv
+from polydistill.envs.base import EVALUATION_SEED_BASE, VecEnv
+from polydistill.envs.suite import make_env
 from polydistill.evaluation.play import Episode, shares
+from polydistill.evaluation.rows import Label, Row
+from polydistill.tasks import Task
 
 #: Observations ``[N, *obs_shape]``, bool ``[N]`` (an episode begins), memory -> probabilities ``[N, A]``, memory.
-#: The first memory is None.
+#: Of continuous actions: means and variances ``[N, 2, D]``. The first memory is None.
 Remembering = Callable[[np.ndarray, np.ndarray, Any], tuple[np.ndarray, Any]]
+
+PROTOCOL = "drawn"  # full episodes, actions drawn from the policy, as the paper's agents are scored
+DISTILLED = "distilled"  # the variant whose rows are pi_0's
+COPIES = 10  # of the environment, at most
+
+
+def draw(task: Task, chances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Actions int64 ``[N]`` by probabilities ``[N, A]``, or float ``[N, D]`` by means and variances ``[N, 2, D]``."""
+    if task.continuous:
+        mean, variance = chances[:, 0], chances[:, 1]
+        return np.asarray(mean + np.sqrt(variance) * rng.standard_normal(mean.shape))
+    drawn = (rng.random((len(chances), 1)) > chances.cumsum(1)).sum(1)
+    return np.minimum(drawn, chances.shape[1] - 1)
 
 
 def play_remembering(env: VecEnv, policy: Remembering, *, episodes: int, seed: int) -> Iterator[Episode]:
@@ -34,8 +50,7 @@ def play_remembering(env: VecEnv, policy: Remembering, *, episodes: int, seed: i
     score, length, number = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
     while (number < share).any():
         chances, memory = policy(obs, start, memory)
-        drawn = (rng.random((n, 1)) > chances.cumsum(1)).sum(1)
-        step = env.step(np.minimum(drawn, chances.shape[1] - 1))
+        step = env.step(draw(env.task, chances, rng))
         obs, start = step.obs, step.ended
         score += step.reward
         length += 1
@@ -44,3 +59,24 @@ def play_remembering(env: VecEnv, policy: Remembering, *, episodes: int, seed: i
                 yield Episode(float(score[i]), int(length[i]), int(i), int(number[i]))
                 number[i] += 1
             score[i], length[i] = 0.0, 0
+
+
+def score_remembering(
+    task: Task, policy: Remembering, episodes: int, label: Label, *, seed: int = EVALUATION_SEED_BASE, threads: int = 0
+) -> list[Row]:
+    """Rows of ``episodes`` full episodes of ``task``, numbered as they ended.
+
+    Raises:
+        UserError: the environment cannot be opened.
+    """
+    env = make_env(task, min(COPIES, episodes), threads=threads)
+    try:
+        return [
+            Row(
+                variant=label.variant, task=task.name, seed=label.seed, updates=label.updates,
+                control_steps=label.control_steps, protocol=PROTOCOL, episode=k, steps=e.steps, score=e.score,
+            )
+            for k, e in enumerate(play_remembering(env, policy, episodes=episodes, seed=seed))
+        ]  # fmt: skip
+    finally:
+        env.close()

@@ -207,6 +207,28 @@ def format_table(summary: Summary, width: int = 80) -> str:
     return "\n".join([*lines, "", *(line for note in notes for line in textwrap.wrap(note, width))])
 
 
+def format_drawn(summary: Summary, distilled: Summary | None) -> str:
+    """Scores of Distral's policies as plain ASCII text: without a teacher there is nothing to be a percentage of.
+
+    Args:
+        distilled: Of the distilled policy in the same tasks; None where there is none.
+    """
+    shown = [summary, *([] if distilled is None else [distilled])]
+    head = ["task", "score", "95 % interval", *(["distilled", "95 % interval"] if distilled is not None else [])]
+    body = [[name] for name in summary.tasks]
+    for s in shown:
+        for line, t in zip(body, s.tasks.values(), strict=True):
+            line += [_number(t.score), _interval(t.low, t.high)]
+    if len(body) > 1:
+        means = [_number(arithmetic_mean([t.score for t in s.tasks.values()])) for s in shown]
+        body.append(["mean", *(cell for mean in means for cell in (mean, ""))])
+    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+    lines = [_line(row, widths, 2).rstrip() for row in [head, *body]]
+    lines.insert(1, "-" * max(map(len, lines)))
+    note = f"Protocol drawn: actions drawn from the policy, {summary.protocol['episodes']} full episodes per task."
+    return "\n".join([*lines, "", note])
+
+
 def _line(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
     name = cells[0] if len(cells[0]) <= widths[0] else cells[0][: widths[0] - 1] + "~"
     return (" " * gap).join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])

@@ -3,12 +3,12 @@
 A table stands between ``<!-- table:results/x -->`` and ``<!-- /table -->``, where ``results/x`` is the experiment's
 folder seen from the folder of the Markdown file; or it is a folder of teachers, and the table comes from their cards.
 ``results/x#reach-90`` is the table of updates until the student had 90 % of its teacher's score; ``results/x#best``
-that of the last and the best evaluations of each training; ``results/x#transfer`` that of a transfer.
+that of the last and the best evaluations of each training; ``results/x#transfer`` that of a transfer;
+``results/x#tasks`` and ``results/x#order`` are those of Distral's agents.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -21,12 +21,18 @@ import numpy as np
 from polydistill.errors import UserError
 from polydistill.evaluation.best import BEST, best_table
 from polydistill.evaluation.curves import REACH, reach_table
+from polydistill.evaluation.distral_results import holds_agents
+from polydistill.evaluation.distral_tables import ORDER, TASKS, agents_table, order_table, tasks_table
 from polydistill.evaluation.markdown import escape, number, row, span
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.scores import RULE, aggregate
 from polydistill.evaluation.transfer_measures import TRANSFER, transfer_table
+from polydistill.evaluation.zoo_table import zoo_table
 
 PAPER = "paper.csv"
+
+#: What stands behind the # of a marker -> the table.
+PARTS = {BEST: best_table, TRANSFER: transfer_table, TASKS: tasks_table, ORDER: order_table}
 
 _MARKED = re.compile(r"(<!-- table:(?P<where>\S+) -->)(?P<old>.*?)(?=<!-- /?table)(?P<close><!-- /table -->)?", re.S)
 
@@ -106,10 +112,8 @@ def fill_tables(path: Path) -> bool:
         cards = sorted(folder.glob("*/card.json"))
         if part.startswith(REACH) and part.removeprefix(REACH).isdecimal():
             table = reach_table(folder, int(part.removeprefix(REACH)))
-        elif part == BEST:
-            table = best_table(folder)
-        elif part == TRANSFER:
-            table = transfer_table(folder)
+        elif part in PARTS:
+            table = PARTS[part](folder)
         elif part:
             raise UserError(f"{path}: no table {match['where']!r}; #{REACH}90 is a table of updates to 90 % of teacher")
         else:
@@ -125,36 +129,12 @@ def fill_tables(path: Path) -> bool:
     return True
 
 
-def zoo_table(cards: Sequence[Path]) -> str:
-    """The Markdown table of shipped teachers, from their cards: score, interval, random policy, what training took.
-
-    Raises:
-        UserError: a card is damaged or has no score yet.
-    """
-    lines = [
-        row(["teacher", "score", "95 % interval", "random", "recipe", "control steps", "hours"]),
-        row(["---", "---:", "---:", "---:", "---", "---:", "---:"]),
-    ]
-    for path in cards:
-        try:
-            card = json.loads(path.read_text())
-            noop, random = card["scores"]["noop"], card["scores"]["random"]
-            took = [str(card["recipe"]), f"{card['control_steps']:,}", f"{card['hours']:.1f}"]
-            interval = f"{number(noop['low'])} to {number(noop['high'])}"
-            lines.append(row([escape(path.parent.name), number(noop["mean"]), interval, number(random), *took]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not the card of a finished teacher ({error!r})") from None
-    note = (
-        f"Full games from no-op starts, epsilon 0.05, {noop['episodes']} episodes each, played from the shipped file."
-    )
-    return "\n".join([*lines, "", note])
-
-
 def experiment_table(experiment: Path, link: str) -> str:
     """The Markdown table of an experiment: one line per task, one column per variant, then the means over tasks.
 
-    A cell is the raw score and the % of teacher, means over seeds, with the scores' standard deviation where there are
-    several seeds. A variant that ``paper.csv`` has numbers of gets a second column with them. Means over tasks are
+    That of Distral's agents is :func:`~polydistill.evaluation.distral_tables.agents_table`. In all others a cell is the
+    raw score and the % of teacher, means over seeds, with the scores' standard deviation where there are several
+    seeds. A variant that ``paper.csv`` has numbers of gets a second column with them. Means over tasks are
     taken of these cells; a variant that lacks a task has none.
 
     Args:
@@ -163,6 +143,8 @@ def experiment_table(experiment: Path, link: str) -> str:
     Raises:
         UserError: ``scores.csv`` is missing, damaged or empty, or ``paper.csv`` is damaged.
     """
+    if holds_agents(experiment):
+        return agents_table(experiment, link)
     results = read_csv(experiment / "scores.csv", Result)
     if not results:
         raise UserError(f"{experiment / 'scores.csv'}: no results yet; add a finished run")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from polydistill.ops.gaussian import from_outputs
 from polydistill.tasks import Task
 
 SCREEN = 2592  # 32 planes of 9x9
@@ -31,7 +32,10 @@ class Memory(NamedTuple):
 
 
 class ColumnOutput(NamedTuple):
-    """Outputs ``[T, N, outputs]``, values ``[T, N]``, and the memory after the last step."""
+    """The policy, values ``[T, N]``, and the memory after the last step.
+
+    The policy is logits ``[T, N, A]``, or means and variances ``[T, N, 2, D]`` of a continuous action.
+    """
 
     logits: Tensor
     value: Tensor
@@ -51,7 +55,7 @@ class Column(nn.Module):
     def __init__(self, task: Task, outputs: int, hidden: int = 256, lstm: int = 256):
         super().__init__()
         self.scale = 1 / 255 if task.obs_dtype == "uint8" else 1.0
-        self.width = lstm
+        self.width, self.gaussian = lstm, task.continuous
         self.encoder: nn.Module
         if len(task.obs_shape) == 3 and task.obs_shape[1:] == (84, 84):
             self.encoder = nn.Sequential(
@@ -85,4 +89,10 @@ class Column(nn.Module):
                 memory = Memory(*self.lstm(row, tuple(memory.kept(~first))))
                 out.append(memory.hidden)
             x = torch.stack(out).flatten(0, 1)
-        return ColumnOutput(self.policy(x).unflatten(0, (steps, n)), self.value(x).view(steps, n), memory)
+        policy = self.policy(x).unflatten(0, (steps, n))
+        return ColumnOutput(from_outputs(policy) if self.gaussian else policy, self.value(x).view(steps, n), memory)
+
+
+def policy_size(task: Task) -> int:
+    """Numbers that a policy of ``task`` needs."""
+    return 2 * len(task.action_low) if task.continuous else task.n_actions

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from polydistill.errors import UserError
 from polydistill.evaluation.rows import read_csv
-from polydistill.reporting.page import HERE
+from polydistill.reporting.html import HERE
 from polydistill.reporting.plots import _label_ends, _short
 from polydistill.reporting.svg import RANDOM, STUDENT, TASKS, TEACHER, axes, style, to_svg
 from polydistill.training.online import CURVE, Point

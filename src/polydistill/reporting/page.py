@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-import yaml
-from markupsafe import Markup
 
 from polydistill.errors import UserError
-from polydistill.reporting import media, plots
+from polydistill.reporting import distral_page, media, plots
 from polydistill.reporting.data import RunData, number, read_run
 from polydistill.reporting.embedding import look_inside
+from polydistill.reporting.html import HERE, environment, inline, seeds, write_html
 from polydistill.reporting.partitions import partition_rows, value_histogram
 from polydistill.reporting.statistics import AGGREGATES, TaskResult, Value, aggregates, task_results
-from polydistill.reporting.text import breakable, duration, interval, listed, millions, num, thousands, when
-
-HERE = Path(__file__).parent
+from polydistill.reporting.text import duration, millions
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
@@ -33,16 +27,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: ``run`` is not a run, or ``out`` cannot be written.
     """
-    path = out if out is not None else run / "report.html"
-    html = render(read_run(run))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tmp = path.with_name(f".{path.name}.tmp")
-        tmp.write_text(html, encoding="utf-8")
-        os.replace(tmp, path)
-    except OSError as error:
-        raise UserError(f"cannot write the report to {path}: {error.strerror}; choose another place") from None
-    return path
+    html = distral_page.render(run) if distral_page.is_distral(run) else render(read_run(run))
+    return write_html(html, out if out is not None else run / "report.html")
 
 
 def write_picture(run: Path, out: Path) -> Path:
@@ -68,45 +54,41 @@ def write_picture(run: Path, out: Path) -> Path:
 
 def render(data: RunData) -> str:
     """The page as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.ChainableUndefined,  # any part of a run may be missing
-    )
-    environment.filters |= {f.__name__: f for f in (num, interval, thousands, when, listed, breakable)}
     results, totals = task_results(data), aggregates(data)
-    return environment.get_template("template.html.j2").render(
-        name=data.path.resolve().name,
-        headline=headline(data, results, totals["geometric_mean"]),
-        games="games" if _all_atari(data) else "tasks",
-        missing=data.missing,
-        results=results,
-        worse=[r for r in results if r.worse],
-        better=[r for r in results if r.better],
-        judged=[r for r in results if math.isfinite(r.difference.low)],
-        totals=[(label, totals[key]) for key, (label, _) in AGGREGATES.items()],
-        floored=(data.summary.get("aggregate") or {}).get("floored", 0),
-        rule=(data.summary.get("aggregate") or {}).get("rule", ""),
-        protocol=data.summary.get("protocol") or {},
-        final=_svg(plots.final_scores(results, totals["geometric_mean"])),
-        videos=[v for v in (_video(data, task) for task in data.tasks) if v],
-        curves=[(task, _svg(plot)) for task in data.tasks if (plot := plots.learning_curve(data, task))],
-        agreement=_svg(plots.over_time(data, "agreement")),
-        kl=_svg(plots.over_time(data, "kl")),
-        met=[
-            (task, _svg(plot), partition_rows(data, task))
-            for task in data.tasks
-            if (plot := value_histogram(data, task))
-        ],
-        inspections=[_inspection(data, task) for task in data.tasks if task in data.inspections],
-        inside=look_inside(data),
-        recipe=data.recipe,
-        seeds=seeds(data),
-        info=data.info,
-        duration=duration(number(data.info.get("wall_seconds"))),
-        teachers=[(t, data.task_info(t), _card(data.task_info(t))) for t in data.tasks],
+    return (
+        environment()
+        .get_template("template.html.j2")
+        .render(
+            name=data.path.resolve().name,
+            headline=headline(data, results, totals["geometric_mean"]),
+            games="games" if _all_atari(data) else "tasks",
+            missing=data.missing,
+            results=results,
+            worse=[r for r in results if r.worse],
+            better=[r for r in results if r.better],
+            judged=[r for r in results if math.isfinite(r.difference.low)],
+            totals=[(label, totals[key]) for key, (label, _) in AGGREGATES.items()],
+            floored=(data.summary.get("aggregate") or {}).get("floored", 0),
+            rule=(data.summary.get("aggregate") or {}).get("rule", ""),
+            protocol=data.summary.get("protocol") or {},
+            final=inline(plots.final_scores(results, totals["geometric_mean"])),
+            videos=[v for v in (_video(data, task) for task in data.tasks) if v],
+            curves=[(task, inline(plot)) for task in data.tasks if (plot := plots.learning_curve(data, task))],
+            agreement=inline(plots.over_time(data, "agreement")),
+            kl=inline(plots.over_time(data, "kl")),
+            met=[
+                (task, inline(plot), partition_rows(data, task))
+                for task in data.tasks
+                if (plot := value_histogram(data, task))
+            ],
+            inspections=[_inspection(data, task) for task in data.tasks if task in data.inspections],
+            inside=look_inside(data),
+            recipe=data.recipe,
+            seeds=seeds(data),
+            info=data.info,
+            duration=duration(number(data.info.get("wall_seconds"))),
+            teachers=[(t, data.task_info(t), _card(data.task_info(t))) for t in data.tasks],
+        )
     )
 
 
@@ -141,35 +123,8 @@ def headline(data: RunData, results: list[TaskResult], geometric: Value) -> str:
     return f"{subject} learns {number_of if count else 'its tasks'}; it has not been evaluated yet."
 
 
-def seeds(data: RunData) -> list[tuple[str, Any]]:
-    """Every setting of the recipe whose name is or ends with ``seed``, dotted, and those the scores name."""
-    try:
-        recipe = yaml.safe_load(data.recipe) if data.recipe else {}
-    except yaml.YAMLError:
-        recipe = {}
-    found: list[tuple[str, Any]] = []
-
-    def walk(node: Any, prefix: str) -> None:
-        for key, value in node.items() if isinstance(node, dict) else ():
-            if isinstance(value, dict):
-                walk(value, f"{prefix}{key}.")
-            elif re.search(r"(^|_)seeds?$", str(key)):
-                found.append((f"{prefix}{key}", value))
-
-    walk(recipe, "")
-    if "seed" in (data.summary.get("protocol") or {}):
-        found.append(("final evaluation", data.summary["protocol"]["seed"]))
-    if not found and data.seeds:
-        found.append(("scores.csv", ", ".join(map(str, data.seeds))))
-    return found
-
-
 def _all_atari(data: RunData) -> bool:
     return bool(data.tasks) and all(data.task_info(t).get("kind") == "atari" for t in data.tasks)
-
-
-def _svg(plot: str | None) -> Markup | None:
-    return Markup(plot) if plot else None  # made by plots.py, which escapes
 
 
 def _card(info: dict[str, Any]) -> str:
@@ -226,8 +181,8 @@ def _inspection(data: RunData, task: str) -> dict[str, Any]:
         "count": len(arrays["value"]),
         "agreement": 100 * float(arrays["agreement"]),
         "regret": f"{float(arrays['mean_regret']):.3g}",
-        "value": _svg(plots.decile_bars(arrays, task, "value")),
-        "position": _svg(plots.decile_bars(arrays, task, "position")),
+        "value": inline(plots.decile_bars(arrays, task, "value")),
+        "position": inline(plots.decile_bars(arrays, task, "position")),
         "confusion": _confusion(arrays["confusion"], meanings),
     }
 

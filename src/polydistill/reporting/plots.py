@@ -202,14 +202,17 @@ def _updates_axis(ax: Axes, data: RunData, x: np.ndarray, lines: list[dict[str, 
     above.set_xlabel("control steps, all tasks")
 
 
-def _label_ends(figure: Figure, ax: Axes, labels: list[tuple[float, str, str]]) -> None:
-    """Names at the right of the axes beside the level they belong to, pushed apart where they would touch."""
+def _label_ends(figure: Figure, ax: Axes, labels: list[tuple[float, str, str]], share: float = 0.62) -> None:
+    """Names at the right of the axes beside the level they belong to, pushed apart where they would touch.
+
+    ``share``: of the figure's height, how much the axes have.
+    """
     figure.canvas.draw()  # the limits are final now
     low, high = ax.get_ylim()
     log = ax.get_yscale() == "log"
     scale = np.log10 if log else np.asarray
     span = float(scale(high) - scale(low)) or 1.0
-    gap = 14 / (0.62 * figure.get_size_inches()[1] * 72)  # of the axes' height, for text of 11 px
+    gap = 14 / (share * figure.get_size_inches()[1] * 72)  # of the axes' height, for text of 11 px
     placed: list[float] = []
     for level, _, _ in sorted(labels):
         at = float(np.clip((scale(level) - scale(low)) / span, 0, 1))

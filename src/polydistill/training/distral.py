@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,16 +16,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from polydistill.algorithms.distral import AGENTS, Agent, Unroll, losses, total
+from polydistill.algorithms.distral import AGENTS, Unroll, losses, total
 from polydistill.envs.base import Step, VecEnv, step_all
 from polydistill.errors import UserError
-from polydistill.nets.columns import Column, ColumnOutput, Memory
 from polydistill.ops.distral import check_alpha_beta
 from polydistill.ops.value import linear_schedule
 from polydistill.optim import DQNRMSprop, flatten_optimizer, restore_optimizer
 from polydistill.rng import seeded_init, torch_seed
 from polydistill.settings import Settings
 from polydistill.tasks import Task
+from polydistill.training.distral_networks import Networks, Remembered
 
 Name = Literal["A3C", "A3C_multitask", "A3C_2col", "KL_1col", "KL+ent_1col", "KL_2col", "KL+ent_2col"]
 
@@ -68,87 +67,29 @@ def require_one_action_set(tasks: Sequence[Task]) -> None:
     """Refuse tasks that cannot share a policy.
 
     Raises:
-        UserError: other actions, or observations of another shape, than the first task's; a task named twice; no task.
+        UserError: other actions or bounds, or observations of another shape, than the first task's; a task named
+            twice; no task.
     """
     if not tasks:
         raise UserError("distral needs tasks: name some")
     first = tasks[0]
     for task in tasks[1:]:
+        if task.continuous != first.continuous:
+            mine, theirs = ("continuous" if t.continuous else "discrete" for t in (task, first))
+            raise UserError(
+                f"{task.name} has {mine} actions, but {first.name} {theirs} ones: one policy needs one kind"
+            )
         if task.action_meanings != first.action_meanings:
             mine, theirs = (", ".join(t.action_meanings) for t in (task, first))
             raise UserError(f"{task.name} has the actions {mine}, but {first.name} {theirs}: one policy needs one set")
+        if (task.action_low, task.action_high) != (first.action_low, first.action_high):
+            mine, theirs = (f"{list(t.action_low)} to {list(t.action_high)}" for t in (task, first))
+            raise UserError(f"{task.name} has actions from {mine}, but {first.name} {theirs}: one policy needs one box")
         if (task.obs_shape, task.obs_dtype) != (first.obs_shape, first.obs_dtype):
             mine, theirs = (f"{t.obs_dtype} {list(t.obs_shape)}" for t in (task, first))
             raise UserError(f"{task.name} shows {mine}, but {first.name} {theirs}: one network reads one kind")
     if len({task.name for task in tasks}) < len(tasks):
         raise UserError("a task is named twice")
-
-
-class Networks(nn.Module):
-    """The columns of an agent: ``own``, one per task or none, and ``shared``, or None."""
-
-    def __init__(self, agent: Agent, tasks: Sequence[Task], hidden: int = 256, lstm: int = 256):
-        super().__init__()
-        self.agent = agent
-        outputs = tasks[0].n_actions
-        self.shared = Column(tasks[0], outputs, hidden, lstm) if agent.has_h else None
-        self.own = nn.ModuleList(Column(t, outputs, hidden, lstm) for t in tasks) if agent.own else None
-
-    def empty(self, n: int) -> Remembered:
-        """What ``n`` episodes remember in the beginning, for one task."""
-        some = self.shared if self.shared is not None else self._own(0)
-        return Remembered(some.empty(n), some.empty(n))
-
-    def _own(self, task: int) -> Column:
-        assert self.own is not None
-        column = self.own[task]
-        assert isinstance(column, Column)
-        return column
-
-    def look(self, task: int, obs: Tensor, start: Tensor, memory: Remembered) -> Look:
-        """What the columns make of ``[T, N, *obs_shape]``; ``start`` as in :class:`Column`."""
-        shared = None if self.shared is None else self.shared(obs, start, memory.shared)
-        own = None if self.own is None else self._own(task)(obs, start, memory.own)
-        return Look(self.agent, shared, own, memory)
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """Memory of both columns for the copies of one task."""
-
-    shared: Memory
-    own: Memory
-
-
-@dataclass(frozen=True)
-class Look:
-    """Outputs of both columns."""
-
-    agent: Agent
-    shared: ColumnOutput | None
-    own: ColumnOutput | None
-    before: Remembered
-
-    @property
-    def logits(self) -> Tensor:
-        """The task's policy, ``[T, N, A]``."""
-        return self.agent.logits(
-            None if self.shared is None else self.shared.logits, None if self.own is None else self.own.logits
-        )
-
-    @property
-    def value(self) -> Tensor:
-        """The task's value function, ``[T, N]``: its own network's, else the shared one's."""
-        chosen = self.own if self.own is not None else self.shared
-        assert chosen is not None
-        return chosen.value
-
-    @property
-    def memory(self) -> Remembered:
-        return Remembered(
-            self.before.shared if self.shared is None else self.shared.memory,
-            self.before.own if self.own is None else self.own.memory,
-        )
 
 
 class _Rows:
@@ -215,8 +156,7 @@ class Distral:
         obs, start = self._obs[g], self._start[g]
         look = self.nets.look(g, self._tensor(obs)[None], self._tensor(start)[None], self._memory[g])
         self._memory[g] = look.memory
-        chances = look.logits[0].softmax(-1).cpu()
-        action = torch.multinomial(chances, 1, generator=self.generator)[:, 0].numpy()
+        action = self.nets.family.draw(look.policy[0].cpu(), self.generator).numpy()
         rows.obs.append(obs)
         rows.start.append(start)
         rows.action.append(action)
@@ -249,7 +189,7 @@ class Distral:
         look = self.nets.look(g, obs, start, rows.memory)
         with torch.no_grad():
             following = torch.where(
-                self._tensor(self._start[g]), torch.zeros(len(self._obs[g])), self._peek(g, self._obs[g])
+                torch.from_numpy(self._start[g]), torch.zeros(len(self._obs[g])), self._peek(g, self._obs[g])
             )
             after = torch.cat([look.value[1:], following[None].to(self.device)])
             truncated = self._tensor(np.stack([step.truncated for step in rows.steps]))
@@ -265,6 +205,7 @@ class Distral:
             next_value=after,
             terminated=self._tensor(np.stack([step.terminated for step in rows.steps])),
             ended=self._tensor(np.stack([step.ended for step in rows.steps])),
+            family=self.nets.family,
         )
 
     def update(self) -> dict[str, float]:

@@ -18,12 +18,14 @@ TWO_ROOMS = "two-rooms"
 class Distral:
     """Distral (Teh et al. 2017): tasks and a shared policy learn together.
 
-    With the names of tasks that have one set of actions, one of the paper's seven agents learns them with recurrent
-    networks. With two-rooms, tables learn against separate soft Q-learning: learning curves and pictures of pi_0.
+    With the names of tasks that have one set of actions, discrete or continuous, one of the paper's seven agents learns
+    them with recurrent networks. With two-rooms, tables learn against separate soft Q-learning: learning curves and
+    pictures of pi_0.
     """
 
     tasks: Positional[Annotated[tuple[str, ...], arg(metavar="TASK ...|two-rooms")]]
-    """Tasks, for example doom:mazes-1 doom:mazes-2; or two-rooms, the paper's tables."""
+    """Tasks, for example doom:mazes-1 doom:mazes-2, or doom:mazes for all of that suite; or two-rooms, the paper's
+    tables."""
     out: File = None
     """Folder of the run; results/teh-two-rooms if not given with two-rooms."""
     agent: Annotated[str | None, flag("NAME")] = None
@@ -70,6 +72,7 @@ class Distral:
     def _networks(self) -> int:
         from polydistill.distral_training import DistralRecipe, distral
         from polydistill.recipe import parse_assignment, resolve
+        from polydistill.training.distral_files import CONFIG
 
         if self.out is None:
             raise UserError("name a folder for the run: --out runs/distral")
@@ -93,7 +96,10 @@ class Distral:
         for name, score in outcome.scores.items():
             alone = f"  {outcome.distilled[name]:16.2f}" if outcome.distilled else ""
             print(f"{name:{width}}  {score:8.2f}{alone}")
-        print(outcome.folder)
+        from polydistill.reporting.page import write_report
+
+        print(f"policies: {outcome.folder / CONFIG}; polydistill evaluate {outcome.folder} plays them again")
+        print(f"report: {write_report(outcome.folder)}")
         return 0
 
     def _two_rooms(self) -> int:

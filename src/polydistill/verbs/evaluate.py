@@ -14,13 +14,14 @@ from polydistill.verbs.base import File, Int, Switch, flag
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score students (against their teachers) or teachers over full games with raw scores."""
+    """Score students (against their teachers), teachers, or Distral's policies over full games with raw scores."""
 
     policies: Positional[Annotated[tuple[Path, ...], flag("FOLDER ...")]]
     """Runs, exported students or teachers."""
-    protocol: Annotated[str, arg(metavar="noop|sticky|starts")] = "noop"
-    """noop: 1-30 no-ops, no sticky actions; sticky: repeats the previous action with probability 0.25; starts: from
-    positions that another policy reached."""
+    protocol: Annotated[str | None, flag("noop|sticky|starts|drawn")] = None
+    """noop (if not given): 1-30 no-ops, no sticky actions; sticky: repeats the previous action with probability 0.25;
+    starts: from positions that another policy reached; drawn (always for Distral's): actions are drawn from the policy,
+    and the distilled policy plays every task too."""
     starts: File = None
     """Bundle of starts, or a folder of them; those that come with polydistill if not given."""
     episodes: Int = None
@@ -37,7 +38,8 @@ class Evaluate:
         import json
 
         from polydistill.evaluating import evaluate
-        from polydistill.evaluation.scores import format_table, to_json
+        from polydistill.evaluation.remembering import PROTOCOL
+        from polydistill.evaluation.scores import format_drawn, format_table, to_json
 
         if not self.policies:
             raise UserError("nothing to evaluate: name a run or a teacher's folder")
@@ -51,9 +53,14 @@ class Evaluate:
                 steps=self.steps,
                 device=self.device,
             )
-            found.append({"policy": str(path), **json.loads(to_json(done.summary))})
+            told = {"policy": str(path), **json.loads(to_json(done.summary))}
+            if done.distilled is not None:
+                told["distilled"] = json.loads(to_json(done.distilled))["tasks"]
+            found.append(told)
             if not self.json:
-                print(f"{path}\n{format_table(done.summary)}\n", flush=True)
+                drawn = done.summary.protocol["name"] == PROTOCOL
+                table = format_drawn(done.summary, done.distilled) if drawn else format_table(done.summary)
+                print(f"{path}\n{table}\n", flush=True)
         if self.json:
             print(json.dumps(found[0] if len(found) == 1 else found, indent=2))
         return 0

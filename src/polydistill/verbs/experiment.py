@@ -31,9 +31,9 @@ class Experiment:
     updates: Int = None
     """Optimiser steps of every distillation."""
     steps: Int = None
-    """Control steps of each game of every run that is budgeted by them (kind multitask)."""
+    """Control steps of each game of every run that is budgeted by them (kinds multitask, transfer, distral)."""
     set: Set = ()
-    """Any other setting of every distillation, for example evaluation.final_episodes=100."""
+    """Any other setting of every distillation and run of Distral, for example evaluation.final_episodes=100."""
     shard: Annotated[str, arg(metavar="I/N")] = "0/1"
     """Of every N runs the one at place I: shells with 0/2 and 1/2 share the work."""
     dry_run: Switch = False

@@ -84,13 +84,13 @@ class Starts:
     def _player(self) -> tuple[Any, Any, float | None]:
         """The task, its greedy policy (None for random), and the score on a teacher's card."""
         from polydistill.envs.suite import resolve_task
-        from polydistill.policies import load
+        from polydistill.policies import load_policy
         from polydistill.teachers.zoo import CARD, load_teacher
 
         if self.policy == "random":
             return resolve_task(self.task), None, None
         folder = Path(self.policy)
-        policy = load(folder, self.device)
+        policy = load_policy(folder, self.device)
         greedy = policy.greedy(self.task)
         score = load_teacher(folder).score("noop") if (folder / CARD).is_file() else None
         return policy.suite.tasks[policy.suite.index(self.task)], greedy, score

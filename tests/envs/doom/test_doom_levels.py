@@ -87,14 +87,15 @@ def things(name: str, seed: int) -> list[Thing]:
 @pytest.mark.parametrize("name", SPECS)
 def test_levels(name: str) -> None:
     plans = [SPECS[name].plan(np.random.default_rng(seed)) for seed in range(12)]
-    fixed = name.startswith("mazes") or name in ("tag-1", "tag-2", "tag-3", "tag-4")
+    maze = name.startswith(("mazes", "small"))
+    fixed = maze or name in ("tag-1", "tag-2", "tag-3", "tag-4")
     grids = {plan.level.sectors.tobytes() for plan in plans}
     assert (len(grids) == 1) == fixed
-    if name.startswith("mazes"):
+    if maze:
         # Only the player's own start differs from episode to episode.
         others = {tuple(t for t in p.level.things if t.kind != actors.PLAYER_START) for p in plans}
         assert len(others) == 1
-        assert len({p.starts for p in plans}) > 6
+        assert len({p.starts for p in plans}) > (3 if name.startswith("small") else 6)
     for plan in plans:
         level, floor = plan.level, plan.level.sectors >= 0
         assert all(floor[t.cell] for t in level.things)
@@ -115,6 +116,8 @@ def test_what_each_task_holds() -> None:
 
     assert count("mazes-5", actors.APPLE) == 6
     assert count("mazes-5", actors.GOAL) == 1
+    assert count("small-2", actors.APPLE) == 2
+    assert count("small-2", actors.GOAL) == 1
     assert count("nav-1", actors.APPLE) == 10
     assert count("nav-2", actors.PARCEL) == 6
     assert count("nav-2", actors.BASE) == 1

@@ -1,4 +1,4 @@
-"""First-person tasks in ViZDoom: ``doom:mazes-1`` to ``-8``, ``doom:nav-1`` to ``-4``, ``doom:tag-1`` to ``-8``.
+"""First-person tasks: ``doom:mazes-1`` to ``-8``, ``small-1`` to ``-4``, ``nav-1`` to ``-4``, ``tag-1`` to ``-8``.
 
 They stand in for the DeepMind Lab suites of Teh et al. 2017 (Distral). Engine and data come from pip (ViZDoom: MIT and
 ZDoom's own licences; its Freedoom data: BSD); the levels are generated here.
@@ -16,6 +16,12 @@ from polydistill.envs.doom.vec import DoomVec
 from polydistill.errors import UserError
 from polydistill.tasks import Task
 
+#: Names of whole suites, ``doom:mazes``, -> their tasks.
+SUITES: dict[str, tuple[str, ...]] = {}
+for _name in SPECS:
+    _suite = f"doom:{_name.rpartition('-')[0]}"
+    SUITES[_suite] = (*SUITES.get(_suite, ()), f"doom:{_name}")
+
 
 def resolve(name: str, profile: str) -> Task:
     """The task of ``doom:mazes-1``; ``profile`` concerns Atari alone.
@@ -25,9 +31,11 @@ def resolve(name: str, profile: str) -> Task:
     """
     short = name.removeprefix("doom:").removeprefix("doom-")
     if short not in SPECS:
+        known = "there are " + ", ".join(f"{suite}-1 to -{len(tasks)}" for suite, tasks in SUITES.items())
+        if f"doom:{short}" in SUITES:
+            raise UserError(f"{name!r} is a whole suite, and one task is wanted here: {known}")
         near = difflib.get_close_matches(short, SPECS, n=1)
-        known = "there are doom:mazes-1 to -8, doom:nav-1 to -4, doom:tag-1 to -8"
-        raise UserError(f"unknown task {name!r}; " + (f"did you mean 'doom:{near[0]}'?" if near else known))
+        raise UserError(f"unknown task {name!r}; {known}" + (f"; did you mean 'doom:{near[0]}'?" if near else ""))
     vizdoom()
     return Task(
         name=f"doom:{short}",

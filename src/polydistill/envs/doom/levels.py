@@ -1,4 +1,4 @@
-"""The twenty tasks: what their levels hold, what pays, and which actions they have.
+"""The twenty-four tasks: what their levels hold, what pays, and which actions they have.
 
 Teh et al. 2017 (Distral), section 4 and Table 2, played DeepMind Lab; the suites have its names and its structure.
 """
@@ -80,15 +80,15 @@ def _goal(goal: Cell, starts: Sequence[Cell]) -> list[Thing]:
     return [Thing(actors.GOAL, goal), *(Thing(actors.TELEPORT_DESTINATION, c, 0, actors.STARTS_TID) for c in starts)]
 
 
-def fixed_maze(number: int, rng: np.random.Generator) -> Plan:
-    """Layout, apples and goal depend on ``number`` (1 to 8) alone; only the start is drawn."""
-    fixed = _fixed(f"mazes-{number}")
-    grid = maze(fixed, 9 if number <= 4 else 11, loops=4)
+def fixed_maze(name: str, size: int, loops: int, apples: int, look: int, rng: np.random.Generator) -> Plan:
+    """Layout, apples and goal depend on ``name`` alone; only the start is drawn."""
+    fixed = _fixed(name)
+    grid = maze(fixed, size, loops)
     goal, *free = _shuffled(fixed, floor_cells(grid))
-    apples, starts = free[:6], free[6:]
-    things = [*_goal(goal, starts), *(Thing(actors.APPLE, c) for c in apples)]
+    starts = free[apples:]
+    things = [*_goal(goal, starts), *(Thing(actors.APPLE, c) for c in free[:apples])]
     start = starts[int(rng.integers(len(starts)))]
-    return Plan(_level(grid, number, [_player(rng, grid, start), *things]), (start,))
+    return Plan(_level(grid, look, [_player(rng, grid, start), *things]), (start,))
 
 
 def collect(rng: np.random.Generator) -> Plan:
@@ -155,7 +155,11 @@ _TAG_BOTS = (1, 3, 2, 3)
 
 #: Task name after ``doom:`` -> task.
 SPECS: dict[str, Spec] = {
-    **{f"mazes-{n}": Spec("mazes", partial(fixed_maze, n)) for n in range(1, 9)},
+    **{
+        f"mazes-{n}": Spec("mazes", partial(fixed_maze, f"mazes-{n}", 9 if n <= 4 else 11, 4, 6, n))
+        for n in range(1, 9)
+    },
+    **{f"small-{n}": Spec("mazes", partial(fixed_maze, f"small-{n}", 5, 1, 2, n)) for n in range(1, 5)},
     "nav-1": Spec("nav", collect),
     "nav-2": Spec("nav", bring_back),
     "nav-3": Spec("nav", partial(find_again, 0)),
