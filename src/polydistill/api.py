@@ -112,7 +112,7 @@ def _distill(
     def evaluate_now(updates: int) -> dict[str, Record]:
         if not known:
             known.update(_teacher_means(parts, masters, validation))
-        return _entries(parts.suite.tasks, student, validation, known)
+        return entries(parts.suite.tasks, student, validation, known)
 
     run = Run(
         folder=folder,
@@ -136,7 +136,7 @@ def _distill(
         label = Label("student", recipe.seed, run.learner.updates, run.control_steps)
         summary = _final(parts, student, label, folder, callbacks)
         theirs = {name: score.teacher for name, score in summary.tasks.items()}
-        folder.append(METRICS, {"kind": "eval", "final": True, **run.when(), "tasks": _eval_record(summary, theirs)})
+        folder.append(METRICS, {"kind": "eval", "final": True, **run.when(), "tasks": eval_record(summary, theirs)})
         if inspect and recipe.evaluation.inspect:
             _inspect(parts, masters, student, folder, callbacks)
     folder.write_json(
@@ -175,16 +175,17 @@ def _teacher_means(parts: build.Parts, masters: Sequence[Policy], protocol: Prot
     return means
 
 
-def _entries(
+def entries(
     tasks: Sequence[Task], student: Policy, protocol: Protocol, teacher: Mapping[str, float]
 ) -> dict[str, Record]:
+    """The student's scores in every task, and the teachers' means beside them, as a line of ``metrics.jsonl``."""
     rows: list[Row] = []
     for task in tasks:
         rows += evaluate_task(task, student.greedy(task.name), protocol, threads=build.emulator_threads())
-    return _eval_record(summarise(rows, [], {}, protocol=protocol.describe()), teacher)
+    return eval_record(summarise(rows, [], {}, protocol=protocol.describe()), teacher)
 
 
-def _eval_record(summary: Summary, teacher: Mapping[str, float]) -> dict[str, Record]:
+def eval_record(summary: Summary, teacher: Mapping[str, float]) -> dict[str, Record]:
     """What a line of ``metrics.jsonl`` says of each task."""
     return {
         name: {

@@ -15,7 +15,7 @@ from pydantic import Field
 from polydistill import nets
 from polydistill.algorithms.dqn import DQNSettings
 from polydistill.algorithms.multi_dqn import MultiDQN, Switch
-from polydistill.api import VALIDATION_SEED, Result, _entries, _eval_record
+from polydistill.api import VALIDATION_SEED, Result, entries, eval_record
 from polydistill.build import bf16_pays, emulator_threads
 from polydistill.envs.base import VecEnv
 from polydistill.envs.suite import make_env, resolve_task
@@ -202,7 +202,7 @@ def _train(
 
     def evaluate_now(updates: int) -> dict[str, Record]:
         known.update(known or _teacher_means(parts, validation))
-        return _known_only(_entries(parts.suite.tasks, student, validation, known))
+        return _known_only(entries(parts.suite.tasks, student, validation, known))
 
     run = MultitaskRun(
         folder=folder,
@@ -221,8 +221,8 @@ def _train(
     if finished:
         label = Label("student", recipe.seed, learner.updates, learner.control_steps)
         summary = _final(parts, student, label, folder, callbacks)
-        entries = _known_only(_eval_record(summary, {name: s.teacher for name, s in summary.tasks.items()}))
-        folder.append(METRICS, {"kind": "eval", "final": True, **run.when(), "tasks": entries})
+        record = _known_only(eval_record(summary, {name: s.teacher for name, s in summary.tasks.items()}))
+        folder.append(METRICS, {"kind": "eval", "final": True, **run.when(), "tasks": record})
         if inspect and recipe.evaluation.inspect:
             _inspect(parts, student, folder, callbacks)
     folder.write_json(

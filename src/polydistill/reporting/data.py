@@ -76,13 +76,13 @@ def read_run(run: Path) -> RunData:
     if not any((run / name).is_file() for name in MARKERS):
         raise UserError(f"{run} is not a run: none of {', '.join(MARKERS)} is in it")
     data = RunData(run)
-    data.info = _json(data, "run.json", "how it was run")
-    data.summary = _json(data, "summary.json", "the final evaluation")
+    data.info = read_json(data, "run.json", "how it was run")
+    data.summary = read_json(data, "summary.json", "the final evaluation")
     try:
         data.recipe = (run / "recipe.yaml").read_text(errors="replace")
     except OSError:
         data.missing.append("the recipe (recipe.yaml)")
-    _metrics(data)
+    read_metrics(data)
     data.student_scores, data.seeds = _scores(data, "scores.csv", "the student's episodes", "teacher", other=True)
     data.teacher_scores, _ = _scores(data, "teacher_scores.csv", "the teachers' episodes", "teacher", other=False)
     _inspections(data)
@@ -104,7 +104,7 @@ def series(lines: list[dict[str, Any]], task: str, key: str, x: str = "updates")
     return xy[:, 0], xy[:, 1]
 
 
-def _json(data: RunData, name: str, what: str) -> dict[str, Any]:
+def read_json(data: RunData, name: str, what: str) -> dict[str, Any]:
     try:
         found = json.loads((data.path / name).read_text())
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def _json(data: RunData, name: str, what: str) -> dict[str, Any]:
     return {}
 
 
-def _metrics(data: RunData) -> None:
+def read_metrics(data: RunData) -> None:
     path = data.path / "metrics.jsonl"
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     for line in lines:

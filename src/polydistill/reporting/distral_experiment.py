@@ -17,7 +17,7 @@ from polydistill.evaluation.distral_results import Standing, curves_of, read_res
 from polydistill.evaluation.distral_tables import BASELINE
 from polydistill.evaluation.transfer_measures import Curve
 from polydistill.reporting.experiment import CURVES_SVG, stand_alone
-from polydistill.reporting.plots import WIDE, _label_ends, _short
+from polydistill.reporting.plots import WIDE, label_ends, short_number
 from polydistill.reporting.svg import INK, TASKS, axes, style, to_svg
 
 ROBUSTNESS_SVG = "robustness.svg"
@@ -90,7 +90,7 @@ def curves(agents: Mapping[str, Mapping[tuple[int, str], Curve]], tasks: Sequenc
             for agent, own in agents.items():
                 _lines(ax, own, [task], looks[agent])
             _steps_axis(ax)
-        _label_ends(figure, top, labels, 0.8 * TOP / (TOP + rows * PANEL))
+        label_ends(figure, top, labels, 0.8 * TOP / (TOP + rows * PANEL))
         return to_svg(figure, "curves", f"Training return at the end: {', '.join(told)}")
 
 
@@ -111,7 +111,7 @@ def robustness(found: Sequence[Standing]) -> str | None:
         ax.xaxis.set_major_locator(MaxNLocator(min(longest, 10), integer=True))
         ax.set_xlabel("runs of all settings and seeds, from best to worst")
         ax.set_ylabel("final score, mean over tasks")
-        _label_ends(figure, ax, labels)
+        label_ends(figure, ax, labels)
         return to_svg(figure, "robustness", f"Final scores, best to worst run: {', '.join(told)}")
 
 
@@ -140,4 +140,4 @@ def _lines(ax: Axes, own: Mapping[tuple[int, str], Curve], tasks: Sequence[str],
 def _steps_axis(ax: Axes) -> None:
     ax.set_xlim(left=0)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda at, _: _short(at)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda at, _: short_number(at)))

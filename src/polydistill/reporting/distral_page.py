@@ -17,7 +17,7 @@ from polydistill.evaluation.remembering import DISTILLED
 from polydistill.evaluation.rows import Row, by_task, read_rows
 from polydistill.ops.distral import costs
 from polydistill.ops.scores import bootstrap_interval, stratified_bootstrap
-from polydistill.reporting.data import RunData, _json, _metrics, number, series
+from polydistill.reporting.data import RunData, number, read_json, read_metrics, series
 from polydistill.reporting.distral_plots import final_returns, learning_curve
 from polydistill.reporting.html import environment, inline, seeds
 from polydistill.reporting.statistics import Value
@@ -59,9 +59,9 @@ def _settings(run: Path) -> dict[str, Any]:
 def render(run: Path) -> str:
     """The page as HTML; an unfinished run gives a page of what there is."""
     data, settings = RunData(run), _settings(run)
-    data.info = _json(data, "run.json", "how it was run")
+    data.info = read_json(data, "run.json", "how it was run")
     data.recipe = (run / RECIPE).read_text(errors="replace")
-    _metrics(data)
+    read_metrics(data)
     rows = _rows(data)
     data.missing = [clause for clause in data.missing if clause != "evaluations during training"]  # it has none
     agent, results = AGENTS.get(str(settings["agent"])), _results(data, rows)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from polydistill.reporting.plots import WIDE, _interval, _label_ends, _short, _thin
+from polydistill.reporting.plots import WIDE, draw_interval, label_ends, short_number, thin
 from polydistill.reporting.statistics import Value
 from polydistill.reporting.svg import INK, STUDENT, TEACHER, axes, style, to_svg
 from polydistill.reporting.text import num
@@ -18,7 +18,7 @@ def learning_curve(name: str, x: np.ndarray, y: np.ndarray, distilled: float, *,
     told = f"{name}: the return is {num(y[-1])} at the end of training"
     with style():
         figure, ax = axes(1.6 * WIDE, 260) if wide else axes()
-        x, y = _thin(x, y)
+        x, y = thin(x, y)
         ax.plot(x, y, color=STUDENT, marker="o" if len(x) == 1 else None, markersize=3.2)
         labels = [(float(y[-1]), "training", STUDENT)]
         if np.isfinite(distilled):
@@ -28,10 +28,10 @@ def learning_curve(name: str, x: np.ndarray, y: np.ndarray, distilled: float, *,
         last = float(x.max())
         ax.set_xlim(0, last)
         ticks = [t for t in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(0, last) if 0 <= t <= last]
-        ax.set_xticks(ticks, [_short(t) for t in ticks])
+        ax.set_xticks(ticks, [short_number(t) for t in ticks])
         ax.set_xlabel("control steps")
         ax.set_ylabel("return")
-        _label_ends(figure, ax, labels)
+        label_ends(figure, ax, labels)
         return to_svg(figure, f"curve-{name}", told)
 
 
@@ -45,8 +45,8 @@ def final_returns(results: Sequence[tuple[str, Value, Value]]) -> str | None:
         ax.grid(False, axis="y")
         for i, (name, own, alone) in enumerate(results):
             if np.isfinite(alone.value):
-                _interval(ax, alone, i + 0.14, TEACHER, marker="D", size=4.5)
-            _interval(ax, own, i, STUDENT, marker="o", size=7.0)
+                draw_interval(ax, alone, i + 0.14, TEACHER, marker="D", size=4.5)
+            draw_interval(ax, own, i, STUDENT, marker="o", size=7.0)
             ax.annotate(name, (0, i - 0.3), xycoords=("axes fraction", "data"), color=INK, va="center")
             ax.annotate(num(own.value), (1, i - 0.3), xycoords=("axes fraction", "data"), ha="right", va="center",
                         color=INK)  # fmt: skip

@@ -13,7 +13,7 @@ from polydistill.evaluation.curves import CURVES, CurvePoint
 from polydistill.evaluation.experiment import SCORES
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.tables import PAPER, PaperNumber, Result
-from polydistill.reporting.plots import WIDE, _label_ends, _short
+from polydistill.reporting.plots import WIDE, label_ends, short_number
 from polydistill.reporting.svg import INK, MUTED, TASKS, TEACHER, axes, style, to_svg
 
 HERE = Path(__file__).parent
@@ -74,10 +74,10 @@ def curves(points: Sequence[CurvePoint]) -> str | None:
         last = max(x[-1] for x, _ in shown.values())
         ticks = [t for t in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, last) if 0 <= t <= last]
         ax.set_xlim(0, last)
-        ax.set_xticks(ticks, [_short(t) for t in ticks])
+        ax.set_xticks(ticks, [short_number(t) for t in ticks])
         ax.set_xlabel("updates")
         ax.set_ylabel("% of teacher, mean over tasks")
-        _label_ends(figure, ax, labels)
+        label_ends(figure, ax, labels)
         return to_svg(figure, "curves", f"At the last update: {', '.join(told)}")
 
 

@@ -21,7 +21,7 @@ from polydistill.evaluation.mimic_convergence import (
 )
 from polydistill.evaluation.rows import read_csv
 from polydistill.reporting.experiment import stand_alone
-from polydistill.reporting.plots import WIDE, _label_ends
+from polydistill.reporting.plots import WIDE, label_ends
 from polydistill.reporting.svg import INK, TASKS, axes, style, to_svg
 
 ROUNDS_SVG, SETTINGS_SVG = "rounds.svg", "settings.svg"
@@ -135,7 +135,7 @@ def rounds_picture(steps: Sequence[Step]) -> str:
         ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         ax.set_xlabel("rounds")
         ax.set_ylabel("‖π after − π before‖, problem 0")
-        _label_ends(figure, ax, labels)
+        label_ends(figure, ax, labels)
         return to_svg(figure, "rounds", f"Length of the last step shown: {'; '.join(told)}")
 
 
@@ -161,7 +161,7 @@ def settings_picture(settings: Sequence[Setting]) -> str:
         ax.set_ylim(0, 105)
         ax.set_xlabel("the policy that plays, smoother on the left", color=INK)
         ax.set_ylabel("% of problems that end in one policy")
-        _label_ends(figure, ax, labels)
+        label_ends(figure, ax, labels)
         return to_svg(figure, "settings", f"Problems that end in one policy, by {', '.join(names)}. {'; '.join(told)}")
 
 

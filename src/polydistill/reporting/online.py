@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from polydistill.errors import UserError
 from polydistill.evaluation.rows import read_csv
 from polydistill.reporting.html import HERE
-from polydistill.reporting.plots import _label_ends, _short
+from polydistill.reporting.plots import label_ends, short_number
 from polydistill.reporting.svg import RANDOM, STUDENT, TASKS, TEACHER, axes, style, to_svg
 from polydistill.training.online import CURVE, Point
 
@@ -58,10 +58,10 @@ def online_curve(runs: Sequence[Path]) -> str | None:
             told.append(f"the last of the {name} {y[-1]:.1f}")
         ax.set_xlim(0, float(x.max()))
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short_number(v)))
         ax.set_xlabel("control steps of the learner")
         ax.set_ylabel("score")
-        _label_ends(figure, ax, labels)
+        label_ends(figure, ax, labels)
         return to_svg(figure, "online", "Online distillation: " + ", ".join(told))
 
 

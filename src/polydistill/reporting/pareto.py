@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from polydistill.evaluation.rows import write_csv
 from polydistill.reporting.data import read_run
 from polydistill.reporting.experiment import stand_alone
-from polydistill.reporting.plots import WIDE, _label_ends, _short
+from polydistill.reporting.plots import WIDE, label_ends, short_number
 from polydistill.reporting.statistics import aggregates, task_results
 from polydistill.reporting.svg import INK, STUDENT, TEACHER, axes, style, to_svg
 
@@ -145,11 +145,11 @@ def picture(rows: Sequence[ParetoRow], keep: float) -> str | None:
         ax.set_xscale("log")
         ax.margins(x=0.12)
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short_number(v)))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("parameters")
         ax.set_ylabel("% of teacher")
-        _label_ends(figure, ax, [(100.0, "teacher", TEACHER), (keep, f"{keep:g} %", INK)])
+        label_ends(figure, ax, [(100.0, "teacher", TEACHER), (keep, f"{keep:g} %", INK)])
         told = ", ".join(f"{r.size} ({r.parameters:,} parameters) {r.percent:.0f} %" for r in shown)
         return to_svg(figure, "pareto", f"% of teacher by size: {told}")
 

@@ -38,7 +38,7 @@ def learning_curve(data: RunData, task: str) -> str | None:
                 ax.axhline(level, color=colour, dashes=dash, linewidth=1.5)
                 labels.append((level, name, colour))
         _updates_axis(ax, data, x)
-        _label_ends(figure, ax, labels)
+        label_ends(figure, ax, labels)
         ax.set_ylabel("score")
         last = f"{task}: the student's last evaluation is {score[-1]:.1f}"
         return to_svg(
@@ -59,7 +59,7 @@ def over_time(data: RunData, key: str) -> str | None:
             if not len(x):
                 continue
             ends += [x[0], x[-1]]
-            x, y = _thin(x, 100 * y if percent else y)
+            x, y = thin(x, 100 * y if percent else y)
             colour = TASKS[i % len(TASKS)]
             ax.plot(x, y, color=colour, linewidth=1.6, dashes=(None, None) if i < len(TASKS) else (4, 2))
             labels.append((float(y[-1]), task, colour))
@@ -75,7 +75,7 @@ def over_time(data: RunData, key: str) -> str | None:
             ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             ax.yaxis.set_minor_formatter(NullFormatter())
         _updates_axis(ax, data, np.array(ends), lines=data.train)
-        _label_ends(figure, ax, labels)
+        label_ends(figure, ax, labels)
         return to_svg(figure, f"time-{key}", f"{'Agreement' if percent else 'KL'} at the end: {', '.join(told)}")
 
 
@@ -93,8 +93,8 @@ def final_scores(results: Sequence[TaskResult], geometric: Value) -> str | None:
         ax.grid(False, axis="y")
         for i, (name, student, teacher) in enumerate(rows):
             mean = name == "geometric mean" and i == len(rows) - 1
-            _interval(ax, teacher, i + 0.14, TEACHER, marker=None if mean else "D", size=4.5)
-            _interval(ax, student, i, STUDENT, marker="s" if mean else "o", size=7.0)
+            draw_interval(ax, teacher, i + 0.14, TEACHER, marker=None if mean else "D", size=4.5)
+            draw_interval(ax, student, i, STUDENT, marker="s" if mean else "o", size=7.0)
             weight = "bold" if mean else "normal"
             ax.annotate(name, (0, i - 0.3), xycoords=("axes fraction", "data"), color=INK, weight=weight, va="center")
             ax.annotate(_with_interval(student), (1, i - 0.3), xycoords=("axes fraction", "data"), ha="right",
@@ -157,14 +157,14 @@ def _with_interval(value: Value) -> str:
     return f"{value.value:.0f}{interval}"
 
 
-def _interval(ax: Axes, value: Value, y: float, colour: str, marker: str | None, size: float) -> None:
+def draw_interval(ax: Axes, value: Value, y: float, colour: str, marker: str | None, size: float) -> None:
     if np.isfinite(value.low):
         ax.plot([value.low, value.high], [y, y], color=colour, linewidth=2.2)
     if marker:
         ax.plot([value.value], [y], color=colour, marker=marker, markersize=size, linestyle="none")
 
 
-def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means of consecutive groups ``[<= POINTS]`` of a longer curve ``[n]``."""
     if len(x) <= POINTS:
         return x, y
@@ -172,7 +172,7 @@ def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array([x[g[-1]] for g in groups]), np.array([y[g].mean() for g in groups])
 
 
-def _short(value: float) -> str:
+def short_number(value: float) -> str:
     for unit, letter in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:.3g}{letter}"
@@ -185,7 +185,7 @@ def _updates_axis(ax: Axes, data: RunData, x: np.ndarray, lines: list[dict[str, 
     ax.set_xlim(0 if x.min() < 0.5 * last else x.min() - 0.05 * last, last)
     ticks = np.asarray(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(*ax.get_xlim()))
     ticks = ticks[(ticks >= ax.get_xlim()[0]) & (ticks <= last)]
-    ax.set_xticks(ticks, [_short(t) for t in ticks])
+    ax.set_xticks(ticks, [short_number(t) for t in ticks])
     ax.set_xlabel("updates")
     known = [(number(r.get("updates")), number(r.get("control_steps"))) for r in (lines or data.evals)]
     pairs = np.array([p for p in known if np.isfinite(p).all()]).reshape(-1, 2)
@@ -197,12 +197,12 @@ def _updates_axis(ax: Axes, data: RunData, x: np.ndarray, lines: list[dict[str, 
     above.set_xlim(ax.get_xlim())
     above.grid(False)
     keep = np.isfinite(steps)
-    above.set_xticks(ticks[keep], [_short(s) for s in steps[keep]])
+    above.set_xticks(ticks[keep], [short_number(s) for s in steps[keep]])
     above.tick_params(length=0)
     above.set_xlabel("control steps, all tasks")
 
 
-def _label_ends(figure: Figure, ax: Axes, labels: list[tuple[float, str, str]], share: float = 0.62) -> None:
+def label_ends(figure: Figure, ax: Axes, labels: list[tuple[float, str, str]], share: float = 0.62) -> None:
     """Names at the right of the axes beside the level they belong to, pushed apart where they would touch.
 
     ``share``: of the figure's height, how much the axes have.

@@ -12,7 +12,7 @@ from polydistill.evaluation.curves import CURVES, CurvePoint
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.transfer_measures import About, curves_of, score_at
 from polydistill.reporting.experiment import stand_alone
-from polydistill.reporting.plots import WIDE, _label_ends, _short
+from polydistill.reporting.plots import WIDE, label_ends, short_number
 from polydistill.reporting.svg import RANDOM, TASKS, axes, style, to_svg
 
 PICTURE = "transfer.svg"
@@ -45,10 +45,10 @@ def transfer_curves(experiment: Path) -> str | None:
             told.append(f"{variant} {y.mean(0)[-1]:.1f}")
         ax.set_xlim(left=0)
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short_number(v)))
         ax.set_xlabel("control steps")
         ax.set_ylabel(f"score in {about.task}")
-        _label_ends(figure, ax, labels)
+        label_ends(figure, ax, labels)
         return to_svg(figure, "transfer", f"{about.task}, last evaluation: {', '.join(told)}")
 
 

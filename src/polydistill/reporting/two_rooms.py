@@ -32,7 +32,7 @@ from polydistill.evaluation.two_rooms import (
 )
 from polydistill.ops.scores import bootstrap_interval
 from polydistill.reporting.experiment import stand_alone
-from polydistill.reporting.plots import WIDE, _label_ends, _short
+from polydistill.reporting.plots import WIDE, label_ends, short_number
 from polydistill.reporting.svg import INK, MUTED, RULE, STUDENT, TASKS, axes, style, to_svg
 
 OPEN, CLOSE = "<!-- numbers -->", "<!-- /numbers -->"
@@ -126,10 +126,10 @@ def curves(points: Sequence[Point]) -> str:
             labels.append((float(mean[-1]), CAPTION.get(variant, variant), TASKS[i]))
             told.append(f"{variant} {mean[-1]:.2f}")
         ax.set_xlim(0, float(x[-1]))
-        ax.xaxis.set_major_formatter(lambda at, _: _short(at))
+        ax.xaxis.set_major_formatter(lambda at, _: short_number(at))
         ax.set_xlabel("control steps of each task")
         ax.set_ylabel("expected return")
-        _label_ends(figure, ax, labels)
+        label_ends(figure, ax, labels)
         return to_svg(figure, "curves", f"Expected return at the end: {', '.join(told)}")
 
 
