@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -164,24 +164,30 @@ def learner(parts: Parts) -> Learner:
     """Objective, optimiser, learning-rate schedule."""
     recipe = parts.recipe
     settings = recipe.learner
-    total = recipe.schedule.total_updates
     at_once = len(parts.suite) if recipe.schedule.games == "joint" else 1
     regression = feature_regression(parts)
     learning = [p for p in parts.student.parameters() if p.requires_grad]
     learning += regression.parameters() if regression is not None else ()
 
-    def learning_rate(updates: int) -> float:
-        left = 1 - updates / total if settings.anneal else 1.0
-        return settings.learning_rate * max(left, 0.0)
-
     return Learner(
         student=parts.student,
         objective=actor_mimic(recipe.objective.loss, regression),
         optimizer=_optimizer(learning, settings, settings.batch_size * at_once),
-        learning_rate=learning_rate,
+        learning_rate=learning_rate(settings, recipe.schedule.total_updates),
         max_grad_norm=settings.max_grad_norm,
         beside=regression,
     )
+
+
+def learning_rate(settings: LearnerSettings, total: int) -> Callable[[int], float]:
+    """Updates done so far -> learning rate of the next one: linearly up over the warm-up, and linearly down if annealed."""
+
+    def rate(updates: int) -> float:
+        grown = min(1.0, (updates + 1) / settings.warmup_updates) if settings.warmup_updates else 1.0
+        left = max(0.0, 1 - updates / total) if settings.anneal else 1.0
+        return settings.learning_rate * grown * left
+
+    return rate
 
 
 def feature_regression(parts: Parts) -> FeatureRegression | None:

@@ -66,12 +66,15 @@ class LearnerSettings(Settings):
     """Samples per task and update, and the optimiser.
 
     ``max_learning_rate`` fixes RMSProp's eps = (lr / max lr)^2. ``actor_mimic_adam`` is the Adam of Actor-Mimic's code.
+    Over the first ``warmup_updates`` the learning rate grows linearly: while a network still knows nothing but how often
+    each action is taken, large steps drive its ReLUs out of their inputs' range, and they never come back.
     """
 
     batch_size: int = Field(32, ge=1)
     optimizer: Literal["rmsprop", "adam", "actor_mimic_adam"] = "rmsprop"
     learning_rate: float = Field(2.5e-4, gt=0)
     max_learning_rate: float = Field(2.5e-3, gt=0)
+    warmup_updates: int = Field(0, ge=0)
     anneal: bool = False
     max_grad_norm: float | None = None
 
