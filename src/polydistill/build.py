@@ -180,7 +180,7 @@ def learner(parts: Parts) -> Learner:
 
 
 def learning_rate(settings: LearnerSettings, total: int) -> Callable[[int], float]:
-    """Updates done so far -> learning rate of the next one: linearly up over the warm-up, and linearly down if annealed."""
+    """Updates done so far -> learning rate of the next one: linearly up in the warm-up, linearly down if annealed."""
 
     def rate(updates: int) -> float:
         grown = min(1.0, (updates + 1) / settings.warmup_updates) if settings.warmup_updates else 1.0

@@ -66,7 +66,7 @@ class LearnerSettings(Settings):
     """Samples per task and update, and the optimiser.
 
     ``max_learning_rate`` fixes RMSProp's eps = (lr / max lr)^2. ``actor_mimic_adam`` is the Adam of Actor-Mimic's code.
-    Over the first ``warmup_updates`` the learning rate grows linearly: while a network still knows nothing but how often
+    Over the first ``warmup_updates`` the learning rate grows linearly: while a network knows nothing yet but how often
     each action is taken, large steps drive its ReLUs out of their inputs' range, and they never come back.
     """
 
