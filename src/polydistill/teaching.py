@@ -23,6 +23,7 @@ from polydistill.tasks import Task
 from polydistill.teachers.sources import guide
 from polydistill.teachers.zoo import WEIGHTS, build_network, load_teacher
 from polydistill.training.folder import RunFolder, provenance
+from polydistill.training.measure import emulator_rate
 from polydistill.training.online import Online, Watched
 from polydistill.training.run import device_of
 from polydistill.training.shadow import Shadow, ShadowSettings
@@ -123,9 +124,19 @@ def teach(
             teaching.phases[0]["started_from"] = teaching.phase["started_from"] = str(start)
         if resume and teaching.resume():
             say(f"{task.name}: resumed after {trainer.steps:,} control steps")
+        teaching.emulator_rate = _emulator_rate(task, resolved, seed, threads)
         return teaching.drive()
     finally:
         folder.close()
+
+
+def _emulator_rate(task: Task, recipe: TeachRecipe, seed: int, threads: int) -> float:
+    """Control steps per second of the same copies of the game when nobody learns."""
+    env = make_env(task, _settings(recipe).num_envs, sticky=recipe.sticky, threads=threads)
+    try:
+        return emulator_rate(env, seed)
+    finally:
+        env.close()
 
 
 def make_teaching(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
 from polydistill.evaluation.play import play
 from polydistill.teachers.zoo import load_teacher
-from polydistill.teaching import recipe_for, teach
+from polydistill.teaching import make_teaching, recipe_for, teach
 from polydistill.training.teach import Teaching
 
 SMALL: dict[str, Any] = {
@@ -50,6 +51,19 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, evaluations: int) -> None:
         return seen[-1]
 
     monkeypatch.setattr(Teaching, "_evaluate", counted)
+
+
+def test_progress_says_what_share_of_the_game_alone_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def often(*args: Any, **kwargs: Any) -> Teaching:
+        made = make_teaching(*args, **kwargs)
+        made.log_seconds = 0
+        return made
+
+    monkeypatch.setattr("polydistill.teaching.make_teaching", often)
+    said: list[str] = []
+    teach("catch", tmp_path / "t", overrides={**SMALL, "total_steps": 1_000}, say=said.append)
+    shares = [re.search(r"control steps \| ([\d,]+)/s, (\d+)% of the game alone \| loss", line) for line in said]
+    assert any(share and 0 < int(share[2]) <= 100 for share in shares)
 
 
 def test_stop_resume_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,20 +180,22 @@ class PQN:
         self, obs: np.ndarray, actions: np.ndarray, target: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, float]:
         s = self.s
-        flat = torch.from_numpy(obs.reshape(len(obs), -1))
-        chosen = torch.from_numpy(actions)
+        flat = torch.from_numpy(obs.reshape(len(obs), -1)).to(
+            self.device
+        )  # once: minibatches are cut where the network is
+        chosen, target = torch.from_numpy(actions).to(self.device), target.to(self.device)
         losses: list[torch.Tensor] = []
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr()
         for _ in range(s.epochs):
-            order = torch.from_numpy(rng.permutation(len(obs)))
+            order = torch.from_numpy(rng.permutation(len(obs))).to(self.device)
             for index in order.split(s.minibatch):
-                batch = flat.index_select(0, index).view(-1, *obs.shape[1:]).to(self.device)
+                batch = flat.index_select(0, index).view(-1, *obs.shape[1:])
                 if self.assist is not None:
                     self.assist.begin(self.updates)
                 values = self.net(batch)
-                q = values.gather(1, chosen[index, None].to(self.device)).squeeze(1)
-                loss = 0.5 * (q - target[index].to(self.device)).square().mean()
+                q = values.gather(1, chosen[index, None]).squeeze(1)
+                loss = 0.5 * (q - target[index]).square().mean()
                 if self.assist is not None and (term := self.assist.term(self.steps, batch, values)) is not None:
                     loss = loss + term
                 self.optimizer.zero_grad(set_to_none=True)

@@ -1,6 +1,8 @@
-"""The range of a teacher's values, measured by playing it: what Yin & Pan's partitions (2017) divide."""
+"""Measured by playing: the range of a teacher's values, which Yin & Pan (2017) divide, and an emulator's speed."""
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 import torch
@@ -30,3 +32,15 @@ def value_range(teacher: Teacher, env: VecEnv, steps: int, rng: np.random.Genera
         explore = rng.random(n) < EPSILON
         obs = env.step(np.where(explore, rng.integers(0, k, n), values.argmax(1))).obs
     return low, high
+
+
+def emulator_rate(env: VecEnv, seed: int, seconds: float = 0.5) -> float:
+    """Control steps per second of ``env`` alone, over all copies: random actions, and nobody looks."""
+    rng = np.random.default_rng(seed)
+    env.reset(seed)
+    actions = rng.integers(0, env.task.n_actions, (64, env.num_envs))
+    steps, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds or steps < len(actions):
+        env.step(actions[steps % len(actions)])
+        steps += 1
+    return steps * env.num_envs / passed

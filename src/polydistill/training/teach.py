@@ -66,6 +66,7 @@ class Teaching:
         online: Students that follow; None: there are none.
         evaluate_first: Evaluate before the first step too.
         on_finish: Told how the teacher did that was written.
+        emulator_rate: Control steps per second that the game alone reaches here, for comparison; 0: unknown.
     """
 
     folder: RunFolder
@@ -85,6 +86,7 @@ class Teaching:
     online: Online | None = None
     evaluate_first: bool = False
     on_finish: Callable[[Scored], None] | None = None
+    emulator_rate: float = 0.0
     hours: float = 0.0
     best_score: float = -float("inf")
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -127,8 +129,11 @@ class Teaching:
                     logged = clock
                     self._write_curve(metrics, training, float("nan"))
                     rate = (trainer.steps - first) / (clock - began)
+                    speed = f"{rate:,.0f}/s"
+                    if self.emulator_rate:
+                        speed += f", {rate / self.emulator_rate:.0%} of the game alone"
                     self.say(
-                        f"{self.task.name} {trainer.steps:,}/{self.total_steps:,} control steps | {rate:,.0f}/s | loss "
+                        f"{self.task.name} {trainer.steps:,}/{self.total_steps:,} control steps | {speed} | loss "
                         f"{metrics['loss']:.4f} | return {training:.1f} | best {self.best_score:.1f}"
                     )
                 if stop.asked or done or clock - saved > self.checkpoint_seconds:
