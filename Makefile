@@ -18,7 +18,7 @@ help:
 	@echo "make test      run the tests (WORKERS=$(WORKERS) processes)"
 	@echo "make check     formatting, lint and types"
 	@echo "make format    apply the formatting and the safe lint fixes"
-	@echo "make bench     run the benchmarks, write benchmarks/latest.json"
+	@echo "make bench     run the benchmarks, write benchmarks/latest.json (ONLY=\"doom teach\": these alone)"
 	@echo "make docs      build the documentation into docs/_build/html"
 	@echo "make clean     remove caches and built documentation (distclean: the virtual environment too)"
 
@@ -38,7 +38,7 @@ format: $(VENV)/.stamp-dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.stamp-bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ONLY)
 
 docs: $(VENV)/.stamp-docs
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
