@@ -1,4 +1,4 @@
-"""``make bench``: a table and ``benchmarks/latest.json``; ``make bench ONLY="doom teach"`` measures these groups alone."""
+"""``make bench``: a table and ``benchmarks/latest.json``; ``make bench ONLY="doom teach"``: of these groups."""
 
 from __future__ import annotations
 
