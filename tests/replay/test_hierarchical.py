@@ -270,6 +270,39 @@ def test_each_partition_evicts_its_own_oldest() -> None:
     assert sampler.put(np.arange(10, 18), np.full(8, 0.5)).tolist() == [4, 2, 9, 10, 11, 12, 13, 14]
 
 
+def test_the_oldest_of_all_leaves_if_asked() -> None:
+    """Partitions 0, 1, 1, 0, 0, then 1, 1: the first two leave; then one of partition 1 leaves for a byte budget."""
+    sampler = make(5, partitions=2, value_range=(0, 2), eviction="oldest")
+    assert sampler.put(np.arange(5), np.array([0.5, 1.5, 1.5, 0.5, 0.5])).tolist() == []
+    assert sorted(sampler.put(np.array([5, 6]), np.array([1.5, 1.5])).tolist()) == [0, 1]
+    assert sampler.filled().tolist() == [3, 4, 2, 5, 6]
+    np.testing.assert_allclose(sampler.telemetry()["probability"], [0.4, 0.6])
+    assert sampler.drop(1).tolist() == [2]
+    assert sampler.put(np.array([0]), np.array([0.5])).tolist() == []
+    sampler.check()
+
+
+@pytest.mark.parametrize("out_of_range", ["clamp", "drop", "expand"])
+def test_with_the_oldest_leaving_it_holds_what_a_uniform_memory_holds(out_of_range: str) -> None:
+    sampler = make(60, value_range=(-1, 1), out_of_range=out_of_range, eviction="oldest")
+    rng, free, held = np.random.default_rng(0), list(range(76)), []
+    for i in range(600):
+        n = int(rng.integers(1, 16))
+        slots, free = free[:n], free[n:]
+        value = rng.normal(size=n) * (1 + i / 200)
+        gone = sampler.put(np.array(slots), value, rng.random(n)).tolist()
+        free += gone
+        held += [s for s, v in zip(slots, value, strict=True) if out_of_range != "drop" or abs(v) <= 1]
+        if i % 40 == 39:
+            fewer = sampler.drop(7).tolist()
+            assert sorted(fewer) == sorted(held[max(0, len(held) - 60) :][:7])
+            free, held = free + fewer, held[max(0, len(held) - 60) + 7 :]
+        held = held[-60:]
+        assert sorted(sampler.filled().tolist()) == sorted(held)
+        sampler.update(sampler.draw(rng, 4).slots, rng.random(4))
+        sampler.check()
+
+
 def test_a_byte_budget_takes_from_the_fullest() -> None:
     """So that rare values keep what they have."""
     sampler, partition, _ = holding([2, 9, 6])
@@ -338,6 +371,8 @@ def test_bad_values_change_nothing(bad: float, settings: dict[str, Any]) -> None
         {"partition_counts": "window", "window": 40},
         {"out_of_range": "expand", "value_range": (-1, 1)},
         {"draw_partition": "minibatch", "staleness": 0.5},
+        {"eviction": "oldest", "value_range": (-1, 1)},
+        {"eviction": "oldest", "out_of_range": "expand", "value_range": (-1, 1)},
     ],
 )
 def test_resumed_draws_are_identical(settings: dict[str, Any]) -> None:
@@ -364,14 +399,16 @@ def test_resumed_draws_are_identical(settings: dict[str, Any]) -> None:
             one.update(one.draw(rng, 4).slots, rng.random(4))
 
 
-@pytest.mark.parametrize("budget", [None, 95_000])
+@pytest.mark.parametrize(("budget", "eviction"), [(None, "partition"), (95_000, "partition"), (80_000, "oldest")])
 def test_in_a_memory_with_partitions_that_evict_at_different_times(
-    fake_env: Callable[..., Any], budget: int | None
+    fake_env: Callable[..., Any], budget: int | None, eviction: str
 ) -> None:
     """What is gathered is what was put, frame references are right, and every partition stays within its share."""
     rng, n, capacity = np.random.default_rng(0), 4, 200
     stacks = Stacks((4, 16, 16), stack=4, streams=n)
-    kept: Memory = make_memory(capacity, stacks, (0, 3, 5), 7, "hierarchical", budget, value_range=(0.0, 5.0))
+    kept: Memory = make_memory(
+        capacity, stacks, (0, 3, 5), 7, "hierarchical", budget, value_range=(0.0, 5.0), eviction=eviction
+    )
     said: dict[int, tuple[bytes, np.ndarray]] = {}
     for t, step in enumerate(islice(fake_env(rng, n, side=16).steps(), 1_500)):
         teacher = rng.normal(size=(n, 3)).astype(np.float32) + np.float32(rng.choice([0.0, 2.0, 4.0]))
@@ -388,5 +425,5 @@ def test_in_a_memory_with_partitions_that_evict_at_different_times(
     sampler = kept.sampler
     assert isinstance(sampler, Hierarchical)
     fill = sampler.telemetry()["fill"]
-    assert fill.max() <= capacity // 5
+    assert eviction == "oldest" or fill.max() <= capacity // 5
     assert budget is None or (kept.nbytes <= budget and len(kept) < capacity)

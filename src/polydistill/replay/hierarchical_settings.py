@@ -15,7 +15,11 @@ class HierarchicalSettings(Settings):
     """What :func:`make` takes.
 
     Attributes:
-        partitions: p; each has its own first-in first-out queue of capacity // p experiences.
+        partitions: p; each has its own first-in first-out queue.
+        eviction: Who leaves when there is no room. ``partition``: each queue holds capacity // p and gives away its own
+            oldest; states that are seldom visited stay long, and once every queue is full each partition is drawn as
+            often as any other. ``oldest``: the queues share the capacity and the oldest of all leaves, as in a uniform
+            memory, so the partitions go on being drawn as often as they are visited.
         alpha: Exponent of the law of ranks; 0 draws every experience equally often, whatever p.
         value_range: V_min and V_max, as measured by playing the teacher. None: the range of what was put so far, which
             grows as with ``out_of_range: expand``.
@@ -39,6 +43,7 @@ class HierarchicalSettings(Settings):
     insertion: Insertion
     staleness: float = Field(ge=0, lt=1)
     draw_partition: Literal["sample", "minibatch"]
+    eviction: Literal["partition", "oldest"]
 
     @field_validator("value_range")
     @classmethod

@@ -62,6 +62,12 @@ class Queues:
         self.count[:] = left
         return np.concatenate(gone)
 
+    def take(self, each: np.ndarray) -> np.ndarray:
+        """Take the oldest ``each[j]`` slots out of queue j, int64 [queues]; no more than it holds."""
+        gone = [self._oldest(j, n) for j, n in enumerate(each.tolist())]
+        self.count -= each
+        return np.concatenate(gone)
+
     def _oldest(self, queue: int, n: int) -> np.ndarray:
         first = int(self._pushed[queue] - self.count[queue])
         places = np.arange(first, first + n)

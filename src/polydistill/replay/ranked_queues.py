@@ -103,6 +103,13 @@ class RankedQueues:
         self._counted()
         return gone
 
+    def take(self, each: np.ndarray) -> np.ndarray:
+        """Evict the oldest ``each[j]`` slots of queue j, int64 [queues]."""
+        gone = self._queues.take(each)
+        self._leave(gone)
+        self._counted()
+        return gone
+
     def _leave(self, gone: np.ndarray) -> None:
         if len(gone):
             if np.count_nonzero(self._watched[gone]):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from polydistill.errors import UserError
+from polydistill.replay.arrivals import Arrivals
 from polydistill.replay.hierarchical_settings import HierarchicalSettings
 from polydistill.replay.partitions import Partitions, Telemetry, Window
 from polydistill.replay.ranked_queues import RankedQueues
@@ -39,7 +40,9 @@ class Hierarchical:
                 "give a larger --memory or fewer partitions"
             )
         self.capacity, self.slots, self.settings = capacity, slots, settings
-        self._queues = RankedQueues(p, capacity // p, slots, settings.alpha, settings.insertion, settings.staleness)
+        self._arrivals = Arrivals(capacity, p) if settings.eviction == "oldest" else None
+        each = capacity if self._arrivals is not None else capacity // p
+        self._queues = RankedQueues(p, each, slots, settings.alpha, settings.insertion, settings.staleness)
         self._partitions = Partitions(p, *settings.value_range) if settings.value_range else None
         measured = settings.value_range is not None
         self._grows = p > 1 and (not measured or settings.out_of_range == "expand")
@@ -56,8 +59,8 @@ class Hierarchical:
         """Take in free slots, each into the partition of its value.
 
         Returns:
-            Slots evicted: the oldest of every partition that overflows; and, where values outside the range are dropped
-            or let it grow, those that find no place.
+            Slots evicted: the oldest of every partition that overflows, or of all; and, where values outside the range
+            are dropped or let it grow, those that find no place.
 
         Raises:
             UserError: a value or priority that is no sane number. Nothing is changed.
@@ -69,6 +72,9 @@ class Hierarchical:
         first = self._queues.first(slots, priority)
         if not n:
             return np.zeros(0, np.int64)
+        if self._arrivals is not None and n > self.capacity:
+            parts = [slice(i, i + self.capacity) for i in range(0, n, self.capacity)]
+            return np.concatenate([self.put(slots[part], value[part], first[part]) for part in parts])
         partitions, homeless = self._partitions, [np.zeros(0, np.int64)]
         outside = None if partitions is None else partitions.outside(value)
         if (partitions is None or outside is not None) and not np.isfinite(value).all():
@@ -83,6 +89,8 @@ class Hierarchical:
             self._value[slots], self._age[slots] = value, self._arrived + np.arange(len(slots))
             self._arrived += len(slots)
         partition = partitions.of(value)
+        if self._arrivals is not None:
+            homeless += self._make_room(self._arrivals, partition)
         gone = self._queues.put(slots, partition, first)
         if self._window is not None:
             self._window.push(value, partitions)
@@ -91,21 +99,34 @@ class Hierarchical:
             self._weigh()
         return np.concatenate([*homeless, gone]) if len(homeless) > 1 else gone
 
+    def _make_room(self, arrivals: Arrivals, partition: np.ndarray) -> list[np.ndarray]:
+        """Let the oldest of all leave, for experiences that go into these partitions, int64 [n]."""
+        missing = len(arrivals) + len(partition) - self.capacity
+        gone = [self._queues.take(arrivals.pop(missing))] if missing > 0 else []
+        arrivals.push(partition)
+        return gone
+
     def _grow(self, value: np.ndarray, homeless: list[np.ndarray]) -> Partitions:
         """Widen the range to hold these values, and move everything stored into its new partition."""
         old = self._partitions
         partitions = old.around(value) if old else Partitions(self.settings.partitions, value.min(), value.max())
         slots = self.filled()
         slots = slots[self._age[slots].argsort()]
-        homeless.append(self._queues.rearrange(slots, partitions.of(self._value[slots])))
+        partition = partitions.of(self._value[slots])
+        homeless.append(self._queues.rearrange(slots, partition))
+        if self._arrivals is not None:
+            self._arrivals.replace(partition)
         if self._window is not None:
             self._window.recount(partitions)
         self._partitions = partitions
         return partitions
 
     def drop(self, n: int) -> np.ndarray:
-        """Evict ``n``: each time the oldest of the fullest partition, so that the rare ones keep what they have."""
-        gone = self._queues.drop(n)
+        """Evict ``n``: each time the oldest of the fullest partition, so that the rare ones keep what they have.
+
+        With ``eviction: oldest`` the oldest of all.
+        """
+        gone = self._queues.drop(n) if self._arrivals is None else self._queues.take(self._arrivals.pop(n))
         self._weigh()
         return gone
 
@@ -170,7 +191,8 @@ class Hierarchical:
     def nbytes(self) -> int:
         """Bytes held."""
         window = 0 if self._window is None else self._window.nbytes
-        return self._queues.nbytes + self._value.nbytes + self._age.nbytes + window
+        arrivals = 0 if self._arrivals is None else self._arrivals.nbytes
+        return self._queues.nbytes + self._value.nbytes + self._age.nbytes + window + arrivals
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -182,7 +204,8 @@ class Hierarchical:
         own: State = {"range": np.array([low, high]), "value": self._value.copy(), "age": self._age.copy()}
         own["arrived"] = np.array(self._arrived, np.int64)
         window = {} if self._window is None else nest("window", self._window.state())
-        return own | window | nest("ranked", self._queues.state())
+        arrivals = {} if self._arrivals is None else nest("arrivals", self._arrivals.state())
+        return own | window | arrivals | nest("ranked", self._queues.state())
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace what is here by a saved state. Raises UserError where it does not fit."""
@@ -197,6 +220,8 @@ class Hierarchical:
                 f"{mine.high:g}"
             )
         self._queues.load_state(unnest("ranked", state), where)
+        if self._arrivals is not None:
+            self._arrivals.load_state(unnest("arrivals", state), where)
         self._partitions = Partitions(self.settings.partitions, low, high) if low <= high else None
         self._value, self._age = state["value"].copy(), state["age"].copy()
         self._arrived = int(state["arrived"])
@@ -207,6 +232,8 @@ class Hierarchical:
     def check(self) -> None:
         """Raise AssertionError if an invariant broke."""
         self._queues.check()
+        if self._arrivals is not None and not np.array_equal(self._arrivals.count(), self._queues.count):
+            raise AssertionError("hierarchical: the order of arrival counts other partitions")
         if self._grows and self._partitions is not None:
             slots = self.filled()
             if not np.array_equal(self._partitions.of(self._value[slots]), self._queues.queue(slots)):
@@ -225,6 +252,7 @@ def make(
     insertion: str = "exact",
     staleness: float = 0.001,
     draw_partition: str = "sample",
+    eviction: str = "partition",
 ) -> Hierarchical:
     """A :class:`Hierarchical`; :class:`HierarchicalSettings` explains the settings. Raises UserError for a bad one."""
     given = {
@@ -237,5 +265,6 @@ def make(
         "insertion": insertion,
         "staleness": staleness,
         "draw_partition": draw_partition,
+        "eviction": eviction,
     }
     return Hierarchical(capacity, slots, HierarchicalSettings.parse(given, "sampler hierarchical"))
