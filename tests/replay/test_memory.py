@@ -135,6 +135,21 @@ def test_bad_priorities_are_refused(bad: float) -> None:
         kept.update(slots, np.array([bad]))
 
 
+@pytest.mark.parametrize("bad", [np.nan, -1.0, 1e300])  # 1e300 is infinite as a float32
+def test_an_experience_with_a_bad_priority_takes_nothing(bad: float) -> None:
+    rng, stacks = np.random.default_rng(0), Stacks((4, 4, 4), stack=4, streams=1)
+    kept: Memory = make_memory(4, stacks, (0, 1, 2), 3, "ranked", alpha=0.7)
+    for _ in range(8):
+        with pytest.raises(UserError, match="priority"):
+            kept.append(np.zeros((1, 4, 4, 4), np.uint8), np.zeros((1, 3), np.float32), priority=np.array([bad]))
+    assert len(kept) == 0
+    kept.append(rng.integers(0, 255, (1, 4, 4, 4), dtype=np.uint8), np.zeros((1, 3), np.float32), priority=np.ones(1))
+    kept.check()
+    with pytest.raises(ValueError, match="free"):
+        kept._table.put(np.zeros((99, 4), np.int64), {}, np.zeros(99), np.ones(99))
+    kept.check()
+
+
 def test_an_empty_memory_cannot_be_drawn_from() -> None:
     with pytest.raises(UserError, match="empty"):
         memory(10, 1).sample(np.random.default_rng(0), 4)

@@ -8,8 +8,9 @@ import pytest
 from polydistill.errors import UserError
 from polydistill.replay import sizing
 from polydistill.replay.memory import make_memory
-from polydistill.replay.sizing import human, index_bytes, machine_memory, parse_size, plan_capacity
+from polydistill.replay.sizing import frame_bytes, human, index_bytes, machine_memory, parse_size, plan_capacity
 from polydistill.replay.stacks import Stacks
+from polydistill.tasks import Task
 
 
 @pytest.mark.parametrize(
@@ -85,3 +86,10 @@ def test_index_bytes_are_those_of_a_memory() -> None:
     header = 33 * capacity / 8  # a bytes object's own, which index_bytes counts
     index = (kept.nbytes - payload + header) / capacity
     assert index_bytes(4, 6) == pytest.approx(index, rel=0.05)
+
+
+def test_frame_bytes() -> None:
+    """Screens are compressed, 450 bytes each; anything else is counted as it is."""
+    assert frame_bytes(Task("pong", "atari", ("NOOP",), (4, 84, 84), stack=4)) == 450
+    assert frame_bytes(Task("pole", "gymnasium", ("0", "1"), (4,), "float32")) == 16
+    assert frame_bytes(Task("room", "doom", ("LEFT",), (3, 84, 84))) == 21_168

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from polydistill.reporting.data import RunData
-from polydistill.reporting.partitions import partition_edges, partition_rows, value_histogram
+from polydistill.reporting.partitions import density, partition_edges, partition_rows, value_histogram
 
 
 def evaluation(updates: int, counts: list[int], percent: float) -> dict[str, Any]:
@@ -43,6 +44,10 @@ def test_first_and_last_evaluation_are_drawn(data: RunData) -> None:
     ):
         assert said in plot
     assert "after 200" not in plot
+
+
+def test_a_wide_bin_is_no_higher_for_being_wide() -> None:
+    assert density(np.array([50.0, 50.0]), np.array([0.0, 1.0, 3.0])).tolist() == [50.0, 25.0]
 
 
 def test_one_evaluation_compares_nothing(data: RunData) -> None:

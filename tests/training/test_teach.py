@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from polydistill.algorithms.pqn import PQN
 from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
 from polydistill.evaluation.play import play
 from polydistill.teachers.zoo import load_teacher
 from polydistill.teaching import make_teaching, recipe_for, teach
+from polydistill.training import checkpoint
 from polydistill.training.teach import Teaching
 
 SMALL: dict[str, Any] = {
@@ -119,6 +122,24 @@ def test_the_best_network_is_kept_not_the_last(tmp_path: Path, monkeypatch: pyte
         ("catsh", {}, "unknown task 'catsh'; did you mean 'catch'?"),
         ("catch", {"settings.num_env": 3}, "unknown key 'num_env'; did you mean 'num_envs'?"),
         ("catch", {"total_step": 3}, "unknown key 'total_step'; did you mean 'total_steps'?"),
+        *(
+            ("catch", {f"settings.{key}": value}, key)
+            for key, value in {
+                "num_envs": 0,
+                "rollout": 0,
+                "minibatch": 0,
+                "epochs": 0,
+                "gamma": 2,
+                "lam": -1,
+                "learning_rate": -1,
+                "warmup_updates": -1,
+                "max_grad_norm": 0,
+                "epsilon_end": 2,
+                "epsilon_fraction": -1,
+                "ez_mu": 1,
+                "ez_max": 0,
+            }.items()
+        ),
     ],
 )
 def test_bad_input(tmp_path: Path, task: str, overrides: dict[str, Any], message: str) -> None:
@@ -126,6 +147,41 @@ def test_bad_input(tmp_path: Path, task: str, overrides: dict[str, Any], message
         teach(task, tmp_path / "t", overrides=overrides, say=quiet)
     assert message in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_warms_up_or_explores_if_that_is_asked_for(tmp_path: Path) -> None:
+    short = {**SMALL, "total_steps": 1_000, "settings.warmup_updates": 0, "settings.epsilon_fraction": 0}
+    assert teach("catch", tmp_path / "t", overrides=short, say=quiet)
+
+
+def test_a_full_disk_is_said_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, said = checkpoint.save, list[str]()
+    fails = iter([OSError(28, "No space left on device"), SafetensorError("IoError: No space left on device")])
+
+    def full(*args: Any, **kwargs: Any) -> Path:
+        if error := next(fails, None):
+            raise error
+        return saved(*args, **kwargs)
+
+    def often(*args: Any, **kwargs: Any) -> Teaching:
+        made = make_teaching(*args, **kwargs)
+        made.checkpoint_seconds = 0
+        return made
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr("polydistill.teaching.make_teaching", often)
+    assert teach("catch", tmp_path / "t", overrides={**SMALL, "total_steps": 2_000}, say=said.append)
+    told = [line for line in said if "cannot write a checkpoint" in line]
+    assert len(told) == 2
+    assert "No space left on device" in told[1]
+
+
+def test_a_loss_that_is_no_number_ends_it_before_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn = PQN._learn
+    monkeypatch.setattr(PQN, "_learn", lambda *args: {**learn(*args), "loss": float("nan")})
+    with pytest.raises(UserError, match="the loss is nan after 128 control steps"):
+        teach("catch", tmp_path / "t", overrides=SMALL, say=quiet)
+    assert not (tmp_path / "t" / "checkpoint").exists()
 
 
 def test_another_network_is_not_a_resumed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,22 +41,22 @@ class PQNSettings(Settings):
         ez_greedy, ez_mu, ez_max: Hold an exploratory action for min(zeta(ez_mu), ez_max) control steps.
     """
 
-    num_envs: int = 32
-    rollout: int = 32
-    minibatch: int = 128
-    epochs: int = 3
-    gamma: float = 0.99
-    lam: float = 0.65
-    learning_rate: float = 2.5e-4
-    warmup_updates: int = 200
+    num_envs: int = Field(32, ge=1)
+    rollout: int = Field(32, ge=1)
+    minibatch: int = Field(128, ge=1)
+    epochs: int = Field(3, ge=1)
+    gamma: float = Field(0.99, ge=0, le=1)
+    lam: float = Field(0.65, ge=0, le=1)
+    learning_rate: float = Field(2.5e-4, gt=0, allow_inf_nan=False)
+    warmup_updates: int = Field(200, ge=0)
     anneal: bool = True
-    max_grad_norm: float = 10.0
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.02
-    epsilon_fraction: float = 0.1
+    max_grad_norm: float = Field(10.0, gt=0)
+    epsilon_start: float = Field(1.0, ge=0, le=1)
+    epsilon_end: float = Field(0.02, ge=0, le=1)
+    epsilon_fraction: float = Field(0.1, ge=0, le=1)
     ez_greedy: bool = False
-    ez_mu: float = 2.0
-    ez_max: int = 100
+    ez_mu: float = Field(2.0, gt=1, allow_inf_nan=False)
+    ez_max: int = Field(100, ge=1)
     advantage: float = Field(0.0, ge=0, lt=1)
     expected_epsilon: float = Field(0.0, ge=0, le=1)
 
@@ -113,12 +113,13 @@ class PQN:
 
     def epsilon(self) -> float:
         s = self.s
-        done = min(1.0, self.steps / (s.epsilon_fraction * self.total_steps))
+        falls = s.epsilon_fraction * self.total_steps
+        done = min(1.0, self.steps / falls) if falls else 1.0
         return s.epsilon_start + (s.epsilon_end - s.epsilon_start) * done
 
     def _lr(self) -> float:
         s = self.s
-        rate = s.learning_rate * min(1.0, (self.updates + 1) / s.warmup_updates)
+        rate = s.learning_rate * min(1.0, (self.updates + 1) / max(s.warmup_updates, 1))
         return rate * max(0.0, 1 - self.steps / self.total_steps) if s.anneal else rate
 
     @torch.no_grad()

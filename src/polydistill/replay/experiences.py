@@ -75,12 +75,13 @@ class Experiences:
                 f"{n} experiences at once into {self._n_free} free slots: build the sampler with more slots"
             )
         slots = self._free.take(np.arange(self._head, self._head + n), mode="wrap").astype(np.int64)
+        gone = self.sampler.put(slots, value, priority)  # first: if it refuses them, nothing was taken
         self._head, self._n_free = (self._head + n) % len(self._free), self._n_free - n
         self.stacks.frames.incref(ids.reshape(-1))
         self.ids[slots] = ids
         for name, entries in columns.items():
             self.columns[name][slots] = entries
-        self._release(self.sampler.put(slots, value, priority))
+        self._release(gone)
         if self.budget_bytes is not None:
             while self.nbytes > self.budget_bytes and len(self) > n:
                 self._release(self.sampler.drop(min(len(self) - n, max(n, 8))))

@@ -200,5 +200,7 @@ def _require_sane(values: np.ndarray, what: str) -> None:
 
 
 def _require_priority(priority: np.ndarray) -> None:
-    if not (np.isfinite(priority) & (priority >= 0)).all():
+    with np.errstate(over="ignore"):
+        stored = np.asarray(priority).astype(np.float32)  # as it will be: a larger number becomes infinite
+    if not (np.isfinite(stored) & (stored >= 0)).all():
         raise UserError("a priority is NaN, infinite or negative: nothing was changed")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from polydistill.errors import UserError
 from polydistill.replay import samplers
 from polydistill.replay.experiences import Experiences
-from polydistill.replay.sizing import FRAME_BYTES, index_bytes, parse_size, plan_capacity
+from polydistill.replay.sizing import frame_bytes, index_bytes, parse_size, plan_capacity
 from polydistill.replay.stacks import Stacks
 from polydistill.tasks import Task
 
@@ -32,8 +30,7 @@ class Observations:
 
     def __init__(self, task: Task, streams: int, capacity: int, size: str):
         self.task, self.streams = task, streams
-        frame = FRAME_BYTES if task.kind == "atari" else math.prod(task.obs_shape) * np.dtype(task.obs_dtype).itemsize
-        plan = plan_capacity(parse_size(size), 1, frame + index_bytes(task.stack, 0), capacity)
+        plan = plan_capacity(parse_size(size), 1, frame_bytes(task) + index_bytes(task.stack, 0), capacity)
         if plan.capacity < streams:
             raise UserError(
                 f"a memory of {plan.capacity:,} observations cannot hold one of each of {streams} copies of "

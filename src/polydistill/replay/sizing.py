@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from polydistill.errors import UserError
+from polydistill.tasks import Task
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -26,6 +30,11 @@ def parse_size(text: str | int) -> int:
     if size < 1:
         raise UserError(f"{text!r} is no memory size: write for example 8GB, 500MB or 2GiB")
     return size
+
+
+def frame_bytes(task: Task) -> int:
+    """Bytes of one frame in a memory: of a compressed screen of Atari, of an uncompressed observation elsewhere."""
+    return FRAME_BYTES if task.kind == "atari" else math.prod(task.obs_shape) * np.dtype(task.obs_dtype).itemsize
 
 
 def index_bytes(stack: int, n_actions: int) -> int:

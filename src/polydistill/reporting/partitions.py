@@ -28,17 +28,22 @@ def value_histogram(data: RunData, task: str) -> str | None:
             percent = number((line.get("tasks") or {}).get(task, {}).get("percent"))
             name = f"after {number(line.get('updates')):,.0f} updates"
             name += f" ({percent:.0f} % of teacher)" if np.isfinite(percent) else ""
-            ax.stairs(share, at, color=colour, linewidth=1.8, label=name, fill=False)
+            ax.stairs(density(share, at), at, color=colour, linewidth=1.8, label=name, fill=False)
             if fill:
-                ax.stairs(share, at, color=colour, alpha=fill, fill=True)
+                ax.stairs(density(share, at), at, color=colour, alpha=fill, fill=True)
             told.append(f"{name}: middle value {_median(at, share):.3g}")
         for edge in edges:
             ax.axvline(edge, color=MUTED, linewidth=0.8, dashes=(2, 3))
         ax.set_xlabel("teacher's value of the state")
-        ax.set_ylabel("share of states, %")
+        ax.set_ylabel("% of states per unit of value")
         ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
         ax.legend(frameon=False, fontsize=10, labelcolor=MUTED)
         return to_svg(figure, f"values-{task}", f"{task}: {'; '.join(told)}")
+
+
+def density(share: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Shares ``[n]`` of bins with edges ``[n + 1]``, per unit of value: two histograms have bins of different width."""
+    return share / np.diff(edges)
 
 
 def partition_rows(data: RunData, task: str) -> list[dict[str, Any]]:

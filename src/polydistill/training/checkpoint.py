@@ -45,7 +45,7 @@ def save(
     given up (its checkpoint was damaged): it is removed too.
 
     Raises:
-        OSError: the disk is full or not writable; what was there is untouched.
+        OSError, SafetensorError: the disk is full or not writable; what was there is untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tmp, final = folder / f".tmp-{step}-{os.getpid()}", folder / f"{step:010d}"

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from polydistill.algorithms.kickstart import Assistance
 from polydistill.envs.atari import rom_hash
+from polydistill.errors import UserError
 from polydistill.evaluation.protocol import EVALUATION_SEED_BASE, evaluate_task
 from polydistill.evaluation.protocol import Protocol as Evaluation
 from polydistill.evaluation.scores import Label, mean_scores, summarise
@@ -114,6 +116,11 @@ class Teaching:
                 nothing = dict.fromkeys(("epsilon", "loss", "q_mean"), float("nan"))
                 self._write_curve(nothing, float("nan"), self._evaluate())
             for metrics in trainer.run():
+                if not np.isfinite(metrics["loss"]) and trainer.updates:
+                    raise UserError(
+                        f"{self.task.name}: the loss is {metrics['loss']} after {trainer.steps:,} control steps: the "
+                        "last checkpoint is sound, try a smaller settings.learning_rate"
+                    )
                 clock = time.monotonic()
                 self.hours = before + (clock - began) / 3600
                 if self.online is not None:
@@ -136,8 +143,10 @@ class Teaching:
                         f"{self.task.name} {trainer.steps:,}/{self.total_steps:,} control steps | {speed} | loss "
                         f"{metrics['loss']:.4f} | return {training:.1f} | best {self.best_score:.1f}"
                     )
-                if stop.asked or done or clock - saved > self.checkpoint_seconds:
+                if stop.asked or done:
                     self.save()
+                elif clock - saved > self.checkpoint_seconds:
+                    self._save_or_say()
                     saved = time.monotonic()
                 if stop.asked and not done:
                     self.say(f"{self.task.name} stopped after {trainer.steps:,} control steps; continue with --resume")
@@ -185,8 +194,18 @@ class Teaching:
                 writer.writerow(COLUMNS)
             writer.writerow("" if isinstance(v, float) and np.isnan(v) else v for v in values)
 
+    def _save_or_say(self) -> None:
+        try:
+            self.save()
+        except UserError as error:
+            self.say(f"{error}; trying again in {self.checkpoint_seconds:.0f} seconds")
+
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint.
+
+        Raises:
+            UserError: it cannot be written; the earlier ones are untouched.
+        """
         tensors, counters = self.trainer.state()
         state = {
             **counters,
@@ -199,7 +218,11 @@ class Teaching:
         if self.online is not None:
             followers, state["shadow"] = self.online.state()
             parts |= followers
-        checkpoint.save(self.folder.path / CHECKPOINT, self.trainer.steps, parts, state)
+        folder = self.folder.path / CHECKPOINT
+        try:
+            checkpoint.save(folder, self.trainer.steps, parts, state)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"cannot write a checkpoint to {folder} ({error}); the earlier ones are intact") from error
 
     def resume(self) -> bool:
         """Go back to the newest checkpoint. False: there is none."""
