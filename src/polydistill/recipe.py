@@ -117,7 +117,10 @@ class TeachEvaluation(Settings):
 
 
 class TeachRecipe(Settings):
-    """How a teacher is trained. ``settings`` are the algorithm's own; ``per_task`` overrides anything for one game."""
+    """How a teacher is trained. ``settings`` are the algorithm's own; ``per_task`` overrides anything for one game.
+
+    ``profile`` is how pixels of Atari games are made (:class:`~polydistill.tasks.Task`).
+    """
 
     algorithm: Literal["pqn", "dqn"]
     total_steps: int = Field(ge=1)
@@ -125,6 +128,7 @@ class TeachRecipe(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
     evaluation: TeachEvaluation = TeachEvaluation()
     sticky: float = Field(0.0, ge=0, lt=1)
+    profile: Literal["ale", "nature"] = "ale"
     per_task: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 

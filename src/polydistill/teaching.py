@@ -99,8 +99,8 @@ def teach(
     Raises:
         UserError: bad input; nothing has been written then.
     """
-    task = resolve_task(task_name)
-    resolved = recipe_for(recipe, task.name, overrides or {})
+    resolved = recipe_for(recipe, resolve_task(task_name).name, overrides or {})
+    task = resolve_task(task_name, profile=resolved.profile)
     where = device_of(device)
     shadows = _shadows(task, resolved, seed, str(where))
     with seeded_init(seed, "teacher", task.name):

@@ -47,6 +47,7 @@ class Game:
 
     Attributes:
         total: Control steps of the whole training.
+        recipe: Which one is wanted; None: whatever is there is right.
         last, best: Newest and best evaluation while it was trained.
         score: Of a finished teacher, the mean on its card.
         error: What the process said last, where it failed.
@@ -55,6 +56,7 @@ class Game:
     task: str
     folder: Path
     total: int
+    recipe: str | None = None
     state: State = "waiting"
     steps: int = 0
     rate: float = 0.0
@@ -87,12 +89,21 @@ class Game:
             self.steps, self.score = card["control_steps"], card["scores"]["noop"]["mean"]
 
     def begin(self, *, overwrite: bool) -> list[str] | None:
-        """The flag its process needs to go on from what is there; None: there is nothing left to do."""
+        """The flag its process needs to go on from what is there; None: there is nothing left to do.
+
+        Raises:
+            UserError: a finished teacher of another recipe is there.
+        """
         held = self.folder.is_dir() and any(path.name != LOCK for path in self.folder.iterdir())
         if overwrite and held:
             return ["--overwrite"]
         card, begun = _card(self.folder), (self.folder / CHECKPOINT).is_dir()
         if card and (card["control_steps"] >= self.total or not begun):
+            if self.recipe is not None and card.get("recipe") != self.recipe:
+                raise UserError(
+                    f"{self.folder} holds a teacher trained with the recipe {card.get('recipe')}, not {self.recipe}: "
+                    "--overwrite replaces it, or choose another --out"
+                )
             return None
         return ["--resume"] if held else []
 

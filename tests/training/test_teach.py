@@ -184,6 +184,16 @@ def test_a_loss_that_is_no_number_ends_it_before_it_is_saved(tmp_path: Path, mon
     assert not (tmp_path / "t" / "checkpoint").exists()
 
 
+def test_the_nature_recipe_sees_pixels_as_in_the_article(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(Teaching, "drive", lambda self: not seen.append(self.trainer.env.task.obs_profile))  # type: ignore[attr-defined]
+    for recipe in ("nature", "fast"):
+        copies = {"settings.num_envs": 1} | ({"settings.capacity": 1_000} if recipe == "nature" else {})
+        assert teach("pong", tmp_path / recipe, recipe=recipe, overrides=copies, say=quiet)
+        assert json.loads((tmp_path / recipe / "run.json").read_text())["task"]["obs_profile"] == seen[-1]
+    assert seen == ["nature", "ale"]
+
+
 def test_another_network_is_not_a_resumed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after(monkeypatch, 1)
     assert not teach("catch", tmp_path / "t", overrides=SMALL, say=quiet)

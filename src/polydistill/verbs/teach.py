@@ -97,7 +97,10 @@ class Teach:
             raise UserError("--tasks goes on by itself: leave out --start-from, --resume, --threads and --kickstart")
         overrides = self._overrides()
         parent = self.out or Path("zoo")
-        games = [Game(t, parent / t, recipe_for(self.recipe, t, overrides).total_steps) for t in games_of(self.tasks)]
+        games = [
+            Game(t, parent / t, recipe_for(self.recipe, t, overrides).total_steps, self.recipe)
+            for t in games_of(self.tasks)
+        ]
 
         def arguments(game: Game) -> list[str]:
             flags = ["--recipe", self.recipe, "--seed", str(self.seed), "--device", self.device]
