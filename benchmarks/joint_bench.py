@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -65,6 +66,35 @@ def joint(name: str, parts: build.Parts, repeats: int = 10, updates: int = 10) -
     return row(f"{name} update, {shape} / its arithmetic", updates / a, updates / b, "updates/s", "")
 
 
+def feature_term(games: int, repeats: int = 10, updates: int = 10) -> Row:
+    """Actor-Mimic's update with its feature term against the same without: the experts' passes and the projections."""
+    sides, opened = [], []
+    for beta in (0.01, None):
+        features = {} if beta is None else {"objective.features.beta": beta}
+        parts = parts_of(games, "actor-mimic-small", **features)
+        actors = build.actors(parts)
+        for actor in actors:
+            while actor.control_steps < 500:
+                actor.step()
+        sides.append((build.rectangle(parts, actors), build.learner(parts), np.random.default_rng(0)))
+        opened += actors
+
+    def learns(side: int) -> Callable[[], None]:
+        rectangle, learner, rng = sides[side]
+
+        def learn() -> None:
+            for _ in range(updates):
+                rectangle.prioritise(learner.step(rectangle.draw(rng)))
+
+        return learn
+
+    on, off = in_turns(learns(0), learns(1), repeats)
+    for actor in opened:
+        actor.env.close()
+    shape = f"{games} x {sides[0][0].batch}"
+    return row(f"Actor-Mimic with features / without, {shape}", updates / on, updates / off, "updates/s", "")
+
+
 def whole(games: int = 3, updates: int = 400, rounds: int = 3) -> Row:
     """Playing, storing, drawing and learning with cached features, against the emulators alone.
 
@@ -102,4 +132,4 @@ def rows() -> list[Row]:
     mimic = [joint("Actor-Mimic", parts_of(games, "actor-mimic-small")) for games in (1, 3, 8)]
     large = {"student.options": {"channels": [256, 512, 512, 512], "hidden": [2048, 1024]}}
     whole_size = joint("Actor-Mimic, 35 M,", parts_of(3, "actor-mimic-small", **large), repeats=2, updates=2)
-    return [*h_pr, *mimic, whole_size, whole()]
+    return [*h_pr, *mimic, feature_term(3), feature_term(8), whole_size, whole()]

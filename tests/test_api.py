@@ -181,7 +181,9 @@ def test_teachers_made_in_python_and_going_on(tmp_path: Path) -> None:
     assert done.finished
     info = json.loads((tmp_path / "x" / "run.json").read_text())
     assert [s["command"] for s in info["resumed"]] == ["again"]
-    assert info["command"] != "again"
+    assert info["command"] == "again"  # another one than the first, whose result is this run from its beginning
+    assert len(info["sittings"]) == 2
+    assert info["refilled_control_steps"] > 0
     assert info["tasks"][0]["teacher"] is None
     rows = [json.loads(line) for line in (tmp_path / "x" / "metrics.jsonl").read_text().splitlines()]
     updates = [r["updates"] for r in rows if not r.get("final")]

@@ -156,11 +156,17 @@ def test_the_lower_end_may_count(search: Found) -> None:
 # The whole path ------------------------------------------------------------------------------------------------------
 
 
+def passes(search: Search, size: Size) -> bool:
+    """Stands in for the rule: ten updates teach nothing that keeps 1 %, but nothing keeps 1000 % either."""
+    return search.keep < 500
+
+
 def test_a_compression_from_end_to_end(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["zoo/catch", "--recipe", "recipe.yaml", "--updates", "10", "--sizes", "90", "50", "--out", "out"]
-    assert typed(monkeypatch, *flags, "--keep", "-1000") == 0
+    monkeypatch.setattr(Search, "passes", passes)
+    assert typed(monkeypatch, *flags, "--keep", "1") == 0
     out = place / "out"
     assert {p.name for p in out.iterdir()} == {
         "90pct", "50pct", "student", "pareto.csv", "pareto.md", "pareto.svg",
@@ -175,7 +181,9 @@ def test_a_compression_from_end_to_end(
     assert rows[2].percent == pytest.approx(100 * rows[2].score / rows[2].teacher_score)
     assert rows[2].low <= rows[2].percent <= rows[2].high
     text = (out / "pareto.md").read_text()
-    assert "Bold: the smallest that keeps -1000 %. The percentage itself counts." in text
+    assert "Bold: the smallest that keeps 1 %. The percentage itself counts. The choice was made by these same" in text
+    episodes = yaml.safe_load((out / "50pct/recipe.yaml").read_text())["evaluation"]["final_episodes"]
+    assert f"these same {episodes} games a task, so what the bold one keeps is on average overstated" in text
     said = capsys.readouterr().out
     assert said.endswith("50pct: out/student\n")
     assert text in said
@@ -193,11 +201,13 @@ def test_a_compression_from_end_to_end(
     assert said.startswith("polydistill: no size keeps 1000 %: the best, ")
     assert said.count("\n") == 1
     assert not (out / "student").exists()
-    assert "None of them keeps 1000 %." in (out / "pareto.md").read_text()
+    assert "None of them keeps 1000 %. The percentage itself counts. Milliseconds" in (out / "pareto.md").read_text()
     assert {r.kept for r in read_csv(out / "pareto.csv", ParetoRow)} == {0}
 
 
-def test_a_stop_keeps_what_there_is_and_the_same_call_goes_on(place: Path) -> None:
+def test_a_stop_keeps_what_there_is_and_the_same_call_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Search, "passes", passes)
+
     class Stop(Callback):
         def on_step(self, updates: int) -> bool:
             return updates < 4
@@ -207,7 +217,7 @@ def test_a_stop_keeps_what_there_is_and_the_same_call_goes_on(place: Path) -> No
     def call(*callbacks: Callback) -> Compression:
         sizes, teachers = ["60"], [f"zoo/{n}" for n in NAMES]
         return compress(
-            teachers, "out", keep=-1000, sizes=sizes, recipe="recipe.yaml", callbacks=callbacks, say=said.append
+            teachers, "out", keep=1, sizes=sizes, recipe="recipe.yaml", callbacks=callbacks, say=said.append
         )
 
     stopped = call(Stop())
@@ -233,6 +243,10 @@ def test_a_stop_keeps_what_there_is_and_the_same_call_goes_on(place: Path) -> No
         ([], "no teacher to compress"),
         (["zoo/nothing"], "no teacher at zoo/nothing"),
         (["zoo/catch", "--sizes", "net9"], "--sizes net9"),
+        (["zoo/catch", "--keep", "0"], "--keep 0: write a percentage above 0, for example 95"),
+        (["zoo/catch", "--keep", "-3"], "--keep -3: write"),
+        (["zoo/catch", "--keep", "nan"], "--keep nan: write"),
+        (["zoo/catch", "--keep", "inf"], "--keep inf: write"),
         (["zoo/catch", "--rule", "best"], "best"),
         (["zoo/catch", "--updates", "0"], "schedule.total_updates"),
         (["zoo/catch", "--recipe", "nope"], "unknown recipe 'nope'"),

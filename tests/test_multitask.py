@@ -153,7 +153,11 @@ def test_a_stopped_run_goes_on_counting(tmp_path: Path, switch: str) -> None:
     assert updates == sorted(updates)
     assert len({(x["kind"], x["updates"]) for x in lines if not x.get("final")}) == len(updates)
     last = [x for x in lines if x["kind"] == "train"][-1]
-    assert last["control_steps"] >= 960
+    final = lines[-1]
+    assert final["final"]
+    assert final["control_steps"] == 960  # what filled the memories again does not count
+    if switch == "lockstep":
+        assert final["updates"] == (480 - 80) // 8  # as many as without a stop
     played = [t["control_steps"] for t in last["tasks"].values()]
     assert sum(played) == last["control_steps"]
     assert all(now > before for now, before in zip(played, first["task_steps"], strict=True))
@@ -161,6 +165,8 @@ def test_a_stopped_run_goes_on_counting(tmp_path: Path, switch: str) -> None:
     assert learnt == [last["updates"]] * 2 if switch == "lockstep" else sum(learnt) == last["updates"]
     info = json.loads((tmp_path / "x" / "run.json").read_text())
     assert [s["command"] for s in info["resumed"]][1:] == ["again"]
+    assert info["command"] == "again"
+    assert info["refilled_control_steps"] >= 80
 
 
 def test_states_and_videos_show_q_values_sharpened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_how_a_game_goes_on(tmp_path: Path) -> None:
     write_card(tmp_path / "shipped", 5)  # without a checkpoint there is nothing to go on from
     assert Game("pong", tmp_path / "shipped", 10_000).begin(overwrite=False) is None
     other = Game("pong", tmp_path / "shipped", 10_000, recipe="nature")
-    with pytest.raises(UserError, match="trained with the recipe .*, not nature: --overwrite replaces it"):
+    with pytest.raises(UserError, match=r"trained with the recipe .*, not nature: --overwrite replaces it"):
         other.begin(overwrite=False)
     assert other.begin(overwrite=True) == ["--overwrite"]
 

@@ -14,7 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from polydistill import api, cli, transferring
+from polydistill import api, cli, nets, transferring
+from polydistill.envs.suite import resolve_task
 from polydistill.evaluation.curves import CurvePoint
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.tables import Result
@@ -23,6 +24,7 @@ from polydistill.nets.store import save_student
 from polydistill.policies import load
 from polydistill.processes import Children
 from polydistill.reporting import page
+from polydistill.tasks import Suite
 from polydistill.teachers.sources import open_source
 from polydistill.training.teach import Teaching, evaluations
 from polydistill.transferring import TransferRecipe, transfer_recipe
@@ -118,6 +120,37 @@ def test_the_warm_up_keeps_the_body(place: Path) -> None:
 
     assert all(body("long", 10**6))
     assert not any(body("none", 0))
+
+
+def test_what_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parallel Q-learning without normalisation is warned of; rows that no source game trained are named."""
+    monkeypatch.setattr(Teaching, "drive", lambda self: False)
+    atari = [resolve_task(name) for name in ("freeway", "pong")]
+    for norm in (False, True):
+        for name, suite in (("freeway", atari[:1]), ("both", atari)):
+            student = nets.make("mimic", Suite(tuple(suite)), channels=[4, 4, 4], hidden=8, norm=norm)
+            (folder := place / f"{name}-{norm}").mkdir()
+            save_student(folder, student, "mimic")
+
+    def told(*chosen: str, **changes: Any) -> list[str]:
+        said: list[str] = []
+        settings = {k: v for k, v in QUICK.items() if k != "settings.rollout"}
+        settings = settings if chosen[0] == "fast" else {"settings.capacity": 1_000, "settings.learning_starts": 64}
+        made = transfer_recipe(*chosen, {**settings, "threads": 1, **changes})
+        assert not transferring.transfer(made, "out", overwrite=True, say=said.append)
+        return said
+
+    kept, warned = told("fast", "breakout", source="freeway-False")
+    assert kept.endswith("kept and multiplied by 1; FIRE, RIGHT, LEFT as first drawn: no source task has them")
+    assert warned.startswith("breakout: warning: parallel Q-learning needs layer normalisation")
+    assert "\n" not in warned
+    assert told("nature", "breakout", source="both-False")[1:] == []
+    (kept,) = told("fast", "breakout", source="both-True")
+    assert kept.endswith("outputs kept and multiplied by 1")
+    assert len(told("fast", "breakout", source="freeway-True", **{"hand_over.head": "reinit"})) == 1
+    (kept,) = told("fast", "catch")  # the recipe's own network is normalised
+    assert kept == "catch: random weights"
+    assert len(told("fast", "catch", **{"network.norm": False})) == 2
 
 
 def test_random_weights_in_the_same_network(place: Path) -> None:

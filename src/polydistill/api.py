@@ -139,9 +139,8 @@ def _distill(
         folder.append(METRICS, {"kind": "eval", "final": True, **run.when(), "tasks": eval_record(summary, theirs)})
         if inspect and recipe.evaluation.inspect:
             _inspect(parts, masters, student, folder, callbacks)
-    folder.write_json(
-        "run.json", {**info, "finished": now() if finished else None, "wall_seconds": round(run.seconds, 1)}
-    )
+    ended = {"finished": now() if finished else None, "wall_seconds": round(run.seconds, 1)}
+    folder.write_json("run.json", {**info, **ended, "refilled_control_steps": run.refilled})
     return Result(folder.path, finished, student, summary)
 
 
@@ -238,6 +237,7 @@ def _describe(parts: build.Parts) -> dict[str, Any]:
                 "name": t.task.name,
                 "kind": t.task.kind,
                 "action_meanings": list(t.task.action_meanings),
+                "teacher_kind": t.kind,
                 "teacher": str(t.path) if t.path else None,
                 "teacher_card": t.card or None,
                 "random_score": t.score("random"),

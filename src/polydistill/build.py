@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from polydistill import nets
 from polydistill.algorithms.actor_mimic import FeatureRegression, actor_mimic
-from polydistill.algorithms.policy_distillation import REGRESSIONS
 from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
 from polydistill.nets.student import Student
 from polydistill.nets.task_torsos import TaskTorsos
+from polydistill.ops.policy import REGRESSIONS
 from polydistill.ops.value import linear_schedule
 from polydistill.optim import AuthorsAdam, DQNRMSprop, eps_for_max_lr
 from polydistill.recipe import DistillRecipe, LearnerSettings
 from polydistill.replay import samplers
 from polydistill.replay.memory import Memory, make_memory
-from polydistill.replay.sizing import FRAME_BYTES, Plan, index_bytes, parse_size, plan_capacity
+from polydistill.replay.sizing import Plan, frame_bytes, index_bytes, parse_size, plan_capacity
 from polydistill.replay.stacks import Stacks
 from polydistill.rng import seeded_init, stream
 from polydistill.tasks import Suite, Task
@@ -266,8 +266,7 @@ def _optimizer(params: list[nn.Parameter], settings: LearnerSettings, examples: 
 
 
 def _experience_bytes(task: Task) -> int:
-    frame = FRAME_BYTES if task.kind == "atari" else int(np.prod(task.obs_shape)) * np.dtype(task.obs_dtype).itemsize
-    return frame + index_bytes(task.stack, task.n_actions)
+    return frame_bytes(task) + index_bytes(task.stack, task.n_actions)
 
 
 def _plan(recipe: DistillRecipe, suite: Suite, student: Student) -> Plan:

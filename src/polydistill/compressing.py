@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -91,6 +92,10 @@ class Search:
         notes = [
             f"{RULES[self.rule][0].upper()}{RULES[self.rule][1:]}.",
             "Several tasks: the geometric mean over them." if len(self.teachers) > 1 else "",
+            f"The choice was made by these same {self._episodes(size)} games a task, so what the bold one keeps is on "
+            "average overstated; the more games (evaluation.final_episodes), the less."
+            if self.winner() is not None
+            else "",
             f"Milliseconds: the median of up to {FORWARDS} forwards, from observations to outputs, one thread of "
             f"{machine()['cpu']}.",
             f"Not tried: {', '.join(s.name for s in self.sizes if not self.known(s))}."
@@ -98,6 +103,9 @@ class Search:
             else "",
         ]
         write_pareto(self.out, self.rows(), self.keep, [n for n in notes if n])
+
+    def _episodes(self, size: Size) -> int:
+        return cast(DistillRecipe, self.runs[size.name].settings).evaluation.final_episodes
 
     def value(self, size: Size) -> float:
         """What the rule compares with ``keep``; NaN where the teacher has no percentage."""
@@ -146,6 +154,7 @@ def compress(
 
     Args:
         teachers: Folders; several: one student for all of them.
+        keep: Above 0.
         out: Holds the runs, ``pareto.csv``, ``pareto.md``, ``pareto.svg``, and the winner as ``student``.
         rule: See :data:`RULES`. Of several tasks it is the geometric mean.
         sizes: See :func:`ladder`.
@@ -158,6 +167,8 @@ def compress(
     Raises:
         UserError: bad input; nothing has been written then. Or a distillation that failed.
     """
+    if not (math.isfinite(keep) and keep > 0):
+        raise UserError(f"--keep {keep:g}: write a percentage above 0, for example 95")
     found, out = [load_teacher(t) for t in teachers], Path(out)
     if not found:
         raise UserError("no teacher to compress: name its folder, for example zoo/breakout")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 
@@ -30,7 +29,7 @@ from polydistill.nets.store import save_student
 from polydistill.nets.student import Student, count
 from polydistill.policies import Policy, of_student, of_teacher
 from polydistill.recipe import EvaluationSettings, StudentSettings, require_same
-from polydistill.replay.sizing import FRAME_BYTES, index_bytes, parse_size, plan_capacity
+from polydistill.replay.sizing import frame_bytes, index_bytes, parse_size, plan_capacity
 from polydistill.rng import seeded_init
 from polydistill.settings import Settings
 from polydistill.tasks import Suite, Task
@@ -175,8 +174,7 @@ def _student(recipe: MultitaskRecipe, suite: Suite, device: torch.device) -> Stu
 
 
 def _transition_bytes(task: Task) -> int:
-    frame = FRAME_BYTES if task.kind == "atari" else int(np.prod(task.obs_shape)) * np.dtype(task.obs_dtype).itemsize
-    return frame + index_bytes(2 * task.stack, 1)
+    return frame_bytes(task) + index_bytes(2 * task.stack, 1)
 
 
 def _train(
@@ -225,9 +223,8 @@ def _train(
         folder.append(METRICS, {"kind": "eval", "final": True, **run.when(), "tasks": record})
         if inspect and recipe.evaluation.inspect:
             _inspect(parts, student, folder, callbacks)
-    folder.write_json(
-        "run.json", {**info, "finished": now() if finished else None, "wall_seconds": round(run.seconds, 1)}
-    )
+    ended = {"finished": now() if finished else None, "wall_seconds": round(run.seconds, 1)}
+    folder.write_json("run.json", {**info, **ended, "refilled_control_steps": learner.refilled})
     return Result(folder.path, finished, student, summary)
 
 

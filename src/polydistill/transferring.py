@@ -34,18 +34,25 @@ Init = Literal["source", "amn-policy", "amn-feature", "random"]
 #: What a resumed run may change.
 RESUMED_WITH = ("settings", "total_steps", "evaluation", "against", "device", "threads")
 
+UNNORMED = (
+    "warning: parallel Q-learning needs layer normalisation, which this network lacks: use --recipe nature, or on "
+    "screens a source that was distilled with --set student.options.norm=true"
+)
+
 
 class HandOver(Settings):
     """How a network that answered with logits becomes one that answers with values.
 
     Attributes:
         head: ``keep18`` keeps the outputs, as the authors' code does; actions that the task lacks take no part, and
-            those that the source never had are drawn anew. ``reinit`` draws the last layer anew, as the text has it.
+            those that the source has no output for are drawn anew. All 18 outputs of a layer that Atari games share are
+            kept, so those of actions that no source game has are what they were before the distillation: random.
+            ``reinit`` draws the last layer anew, as the text has it.
         like: The source task whose layers are taken where each task has its own; None: the task itself, or the first
             one with such observations.
         value_scale: Kept outputs are multiplied by this. None: the temperature of the distillation, which divided the
             teacher's values (logits are values / temperature, but for a constant of each state); 1 for networks whose
-            outputs are values.
+            outputs are values, and for logits that were not made from values (loss ``nll``, teachers of logits).
         warmup_updates: For so many updates only the last layer learns, so that the errors of its level do not reach the
             layers that are to be kept. 0 is the paper's. With random weights there is none.
     """
@@ -70,6 +77,7 @@ class TransferRecipe(Settings):
         network: Of a run without a source; None: the source's.
         settings: The learner's (:class:`~polydistill.algorithms.dqn.DQNSettings` or ``PQNSettings``).
         total_steps: Control steps.
+        profile: How pixels of an Atari game are made; a source that has seen others decides.
         kickstart: See :class:`~polydistill.algorithms.kickstart.KickstartSettings`.
         threads: Emulator threads; 0: one per core.
     """
@@ -86,6 +94,7 @@ class TransferRecipe(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
     evaluation: TeachEvaluation = TeachEvaluation()
     sticky: float = Field(0.0, ge=0, lt=1)
+    profile: Literal["ale", "nature"] = "ale"
     kickstart: dict[str, Any] | None = None
     seed: int = Field(1, ge=0, lt=100_000)
     device: str = "auto"
@@ -166,6 +175,8 @@ def transfer(
         teaching.evaluate_first = True
         teaching.on_finish = lambda scored: write_results(folder, scored, teaching, recipe.seed, against)
         say(f"{task.name}: {told}")
+        if recipe.algorithm == "pqn" and not any(isinstance(m, nn.LayerNorm | nn.GroupNorm) for m in net.modules()):
+            say(f"{task.name}: {UNNORMED}")
         if resume and teaching.resume():
             say(f"{task.name}: resumed after {trainer.steps:,} control steps")
         done = teaching.drive()
@@ -183,7 +194,7 @@ def _target(recipe: TransferRecipe, source: Source | None) -> tuple[Task, Teache
         UserError: no such task, or the teacher is of another one.
     """
     against = load_teacher(recipe.against) if recipe.against is not None else None
-    task = resolve_task(recipe.task)
+    task = resolve_task(recipe.task, profile=recipe.profile)
     profiles = {t.obs_profile for t in source.suite.tasks if t.kind == "atari"} if source is not None else set()
     if task.kind == "atari" and len(profiles) == 1:
         task = resolve_task(recipe.task, profile=profiles.pop())
@@ -207,7 +218,8 @@ def _network(
             told = f"random weights in the network of {source.path}"
             return build_network(task, network, training=True), network, None, told
         _require_label(recipe.init, source)
-        scale = source.temperature if hand.value_scale is None else hand.value_scale
+        row = source.row_for(task, hand.like)
+        scale = source.temperatures[row] if hand.value_scale is None else hand.value_scale
         made = source.network_for(task, hand.head, scale, hand.like)
     told = f"weights of {source.path}, "
     if hand.head == "reinit":
@@ -215,6 +227,7 @@ def _network(
     else:
         told += f"outputs kept and multiplied by {scale:g}"
         told += f", but new for {', '.join(made.new)}" if made.new else ""
+        told += f"; {', '.join(made.untrained)} as first drawn: no source task has them" if made.untrained else ""
     return made.net, made.network, Warmup(made.net, made.layer, hand.warmup_updates), told
 
 

@@ -16,6 +16,7 @@ from polydistill.evaluation.mimic_convergence import CURVES, SCORES, Setting, St
 from polydistill.evaluation.rows import read_csv
 from polydistill.ops.policy import policy
 from polydistill.reporting.mimic_convergence import ROUNDS_SVG, SETTINGS_SVG, write
+from polydistill.rng import stream
 from polydistill.training.folder import provenance
 
 FLOAT = torch.float64
@@ -116,6 +117,38 @@ def test_a_steep_policy_goes_round_in_circles_for_ever() -> None:
         still = theory.rounds_of(made, first, smooth(0.1), lam)
         assert (still.period == 1).all()
         assert still.fixed_points() == 1
+
+
+def test_slow_convergence_is_no_circle() -> None:
+    """Problem 2, kappa 0.03, lambda 0.01: eight of ten starts come near from side to side, by a few per cent a round.
+
+    After 400 rounds they are back, to 1e-8, where they were two rounds before; after 680 all of them stand still.
+    """
+    made, first = problem(2), random_policies(stream(2, "policies"), 70, 6, 3)[-10:]
+    found = theory.rounds_of(made, first, smooth(0.03), 0.01, 400)
+    assert found.period.tolist().count(0) == 8
+    assert found.period.tolist().count(1) == 2
+    assert 1e-8 < found.steps[-1].max() < 1e-6
+    assert ((found.period == 1) | (found.steps[-1] < 0.995 * found.steps[-3])).all()
+
+
+@pytest.mark.parametrize(
+    ("steps", "period"),
+    [
+        ([0.7] * 12, 2),
+        ([1.0, 1.0, 1.0 - 2e-4, 1.0 - 2e-4], 2),  # of equal length but for rounding
+        ([0.7 * 0.99**t for t in range(12)], 0),  # shrinking: a spiral
+        ([5e-9] * 12, 0),  # too short to tell from standing still
+        ([0.0] * 12, 1),
+    ],
+)
+def test_what_is_called_a_circle(steps: list[float], period: int) -> None:
+    """Two policies in turn, whose step has the lengths given."""
+    ends = [torch.zeros(1, 6, 3, dtype=FLOAT), torch.zeros(1, 6, 3, dtype=FLOAT)]
+    ends[1][0, 0, 0] = 1e-12 if steps[-1] == 0 else steps[-1]
+    path = [ends[t % 2] for t in range(len(steps) + 1)][-9:] if steps[-1] else [ends[0]] * 9
+    found = theory.periods(path, np.array(steps)[:, None], 1e-12)
+    assert found.tolist() == [period]
 
 
 def test_epsilon_greedy_goes_round_or_ends_in_several_places() -> None:

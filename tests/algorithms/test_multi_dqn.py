@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import islice, pairwise
 from typing import Any
@@ -275,9 +276,62 @@ def test_a_restored_learner_goes_on_counting_and_fills_its_memories_first() -> N
     first = next(other.run())
     assert other.updates == 41
     g = first.tasks[0]
-    assert TINY.learning_starts <= len(other.players[g].memory) < TINY.learning_starts + TINY.update_period
-    assert other.task_steps[g] >= counters["task_steps"][g] + TINY.learning_starts
-    assert other.clock == counters["clock"] + sum(len(p.memory) for p in other.players)
+    played = [now - then for now, then in zip(other.task_steps, counters["task_steps"], strict=True)]
+    assert sum(played) == other.clock - counters["clock"] == TINY.update_period  # those of the refill do not count
+    assert other.refilled == sum(min(TINY.learning_starts, steps) for steps in counters["task_steps"])
+    assert sum(len(p.memory) for p in other.players) == other.refilled + sum(played)
+    assert TINY.learning_starts <= len(other.players[g].memory)
+
+
+class Pace:
+    """A learner's updates, each with its clock; and the clocks of the copies to the target network."""
+
+    def __init__(self, learner: MultiDQN):
+        self.learner, self.updates, self.copied = learner, list[tuple[Any, ...]](), set[tuple[int, int]]()
+        really = learner._copy
+
+        def copy() -> None:
+            really()
+            self.copied.add((learner.clock, learner.updates))
+
+        learner._copy = copy  # type: ignore[method-assign]
+
+    def go(self, updates: int, before: Pace | None = None) -> Pace:
+        if before is not None:
+            tensors, counters = before.learner.state()
+            self.learner.load_state(tensors, json.loads(json.dumps(counters)))
+            self.updates, self.copied = list(before.updates), set(before.copied)
+        for _ in self.learner.run(lambda: len(self.updates) >= updates):
+            self.updates.append((self.learner.updates, self.learner.clock, self.learner.control_steps))
+            if len(self.updates) >= updates:
+                break
+        return self
+
+
+@pytest.mark.parametrize("switch", ["lockstep", "episode"])
+@pytest.mark.parametrize("copies", [2, 8])  # 8: two updates after a control step, so that a cut may fall between them
+def test_a_cut_leaves_no_trace_in_the_pace(switch: str, copies: int) -> None:
+    settings = TINY.model_copy(update={"num_envs": copies})
+    first, *later = (7, 10, 15, 60) if switch == "lockstep" else (121, 124, 129, 140)  # past the warm-up of both games
+    whole = Pace(learner_of("mimic", switch, settings)).go(later[-1])
+    cut = Pace(learner_of("mimic", switch, settings)).go(first)
+    assert all(cut.learner.task_steps)
+    for until in later:
+        cut = Pace(learner_of("mimic", switch, settings)).go(until, cut)
+    assert cut.updates == whole.updates
+    assert cut.copied == whole.copied
+    assert cut.learner.refilled >= 3 * 2 * TINY.learning_starts
+
+
+def test_an_older_checkpoint_owes_nothing() -> None:
+    learner = Pace(learner_of()).go(9).learner
+    tensors, counters = learner.state()
+    for name in ("owed", "over", "refilled"):
+        del counters[name]
+    other = learner_of()
+    other.load_state(tensors, counters)
+    assert next(other.run()).tasks == [0, 1]
+    assert (other.updates, other.refilled) == (10, 40)
 
 
 def test_rmsprops_eps_is_that_of_gradients_summed_over_the_update() -> None:

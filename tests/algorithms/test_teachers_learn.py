@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from polydistill.algorithms import dqn
 from polydistill.algorithms.dqn import DQN, DQNSettings
 from polydistill.algorithms.pqn import PQN, Exploration, PQNSettings
 from polydistill.envs.base import Step
@@ -75,6 +77,68 @@ def test_dqn_schedule() -> None:
     for steps, expected in ((0, 1.0), (500, 1.0), (1500, 0.55), (2500, 0.1), (9999, 0.1)):
         learner.steps = steps
         assert learner.epsilon() == pytest.approx(expected)
+
+
+class Noting:
+    """Help that adds nothing, and notes the control steps of each update."""
+
+    def __init__(self, steps: list[int]):
+        self.steps = steps
+
+    def begin(self, updates: int) -> None: ...
+
+    def term(self, steps: int, obs: torch.Tensor, q: torch.Tensor) -> torch.Tensor | None:
+        self.steps.append(steps)
+        return None
+
+
+@pytest.mark.parametrize("copies", [1, 7])
+def test_a_cut_leaves_no_trace_in_dqns_pace(copies: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fills the memory again counts for nothing: neither steps nor updates, epsilon or a kickstart's decay."""
+    monkeypatch.setattr(dqn, "VALIDATION_STATES", 1)
+    settings = NATURE.model_copy(update={"num_envs": copies, "update_period": 10})  # no divisor of a report's steps
+    told: dict[str, Any] = {}
+    for name, cuts in (("whole", (1_100,)), ("cut", (300, 711, 912, 1_100))):
+        at, helped, learner = list[tuple[Any, ...]](), list[int](), None
+        for until in cuts:
+            before, learner = learner, trainer(DQN, settings)
+            learner.report_every = 7
+            learner.assist = Noting(helped)
+            if before is not None:
+                tensors, counters = before.state()
+                learner.load_state(tensors, json.loads(json.dumps(counters)))
+            for _ in learner.run():
+                if learner.steps > (at[-1][0] if at else 0):
+                    at.append((learner.steps, learner.updates, learner.epsilon()))
+                if learner.steps >= until:
+                    break
+        told[name] = at, helped
+        assert learner is not None
+        assert learner.refilled == {"whole": 0, "cut": 301 + 2 * -(-500 // copies) * copies}[name]
+    assert told["cut"] == told["whole"]
+    assert told["cut"][0][-1][1] == (1_101 - 500) // 10
+
+
+def test_an_older_checkpoint_owes_no_update() -> None:
+    learner = trainer(DQN, NATURE)
+    run_to(learner, 1_000)
+    tensors, counters = learner.state()
+    del counters["owed"], counters["refilled"]
+    other = trainer(DQN, NATURE)
+    other.load_state(tensors, counters)
+    assert len(run_to(other, 2_000)) == 1
+    assert (other.steps, other.updates, other.refilled) == (2_000, 375, 500)
+
+
+def test_who_listens_is_told_while_the_memory_fills_again() -> None:
+    learner = trainer(DQN, NATURE)
+    run_to(learner, 1_000)
+    other = trainer(DQN, NATURE)
+    other.load_state(*learner.state())
+    other.report_every = 100
+    told = [(other.steps, m["loss"]) for m, _ in zip(other.run(), range(6), strict=False)]
+    assert [steps for steps, _ in told] == [1_000] * 5 + [1_100]
+    assert [np.isnan(loss) for _, loss in told] == [True] * 5 + [False]
 
 
 def test_the_papers_own_numbers_are_the_defaults() -> None:

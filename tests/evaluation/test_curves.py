@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from polydistill.errors import UserError
-from polydistill.evaluation.curves import CURVES, CurvePoint, reach, reach_table
+from polydistill.evaluation.curves import CURVES, CurvePoint, least_gap, reach, reach_table
 from polydistill.evaluation.rows import write_csv
 from polydistill.evaluation.tables import close, fill_tables, opening
 from polydistill.ops.scores import first_reaching
@@ -60,6 +60,24 @@ def test_the_table(tmp_path: Path) -> None:
     readme.write_text(f"{opening('.#rich-90')}\n{close()}\n")
     with pytest.raises(UserError, match="no table"):
         fill_tables(readme)
+
+
+def at(variant: str, task: str, seed: int, *updates: int) -> list[CurvePoint]:
+    return [CurvePoint(variant, task, seed, u, 0, 0.0, NAN, NAN, 10.0, 50.0) for u in updates]
+
+
+def test_evaluations_are_as_far_apart_as_those_of_one_run(tmp_path: Path) -> None:
+    """Not those of different runs, nor a final one that comes an update after the last."""
+    points = [*at("a", "pong", 1, 1000, 2000, 3000, 3001), *at("b", "pong", 1, 1004, 2004), *at("a", "pong", 2, 990)]
+    assert least_gap(points) == 1000
+    assert least_gap([*points, *at("a", "qbert", 1, 0, 400, 800)]) == 400
+    assert least_gap(at("a", "pong", 1, 20_000, 20_001)) == least_gap(at("a", "pong", 1, 5)) == 0
+    assert least_gap(at("a", "pong", 1, 1000, 3000)) == 2000
+    assert least_gap([*at("a", "pong", 1, 1000, 3000), *at("a", "pong", 2, 1100, 3000)]) == 1900
+    write_csv(tmp_path / CURVES, points, CurvePoint)
+    assert "was as good; evaluations are 1,000 updates apart at least. From" in reach_table(tmp_path, 90)
+    write_csv(tmp_path / CURVES, at("a", "pong", 1, 5), CurvePoint)
+    assert "was as good. From" in reach_table(tmp_path, 90)
 
 
 def test_without_evaluations(tmp_path: Path) -> None:

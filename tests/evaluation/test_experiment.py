@@ -10,7 +10,7 @@ import pytest
 
 from polydistill.errors import UserError
 from polydistill.evaluation.curves import CurvePoint
-from polydistill.evaluation.experiment import add_run, sort_experiment, update_readme, write_paper
+from polydistill.evaluation.experiment import add_run, command_block, sort_experiment, update_readme, write_paper
 from polydistill.evaluation.rows import Row, append_rows, read_csv
 from polydistill.evaluation.scores import summarise, to_json
 from polydistill.evaluation.tables import PaperNumber, Result, fill_tables
@@ -94,6 +94,17 @@ def test_a_run_fills_an_experiment(tmp_path: Path) -> None:
         "polydistill distill --teachers zoo/pong zoo/freeway --seed 0\n"
     )
     assert (experiment / "README.md").read_text() == README.lstrip("\n")
+
+
+def test_every_commit_of_a_run_is_named() -> None:
+    def told(*sittings: tuple[str, bool]) -> str:
+        of = [{"commit": c, "dirty": d, "started": ""} for c, d in sittings]
+        return command_block({**RUN, "commit": "last", "sittings": of}, "x")[1]
+
+    assert told(("last", False), ("last", False)).startswith("# commit last; 2 cores")
+    assert told(("a", False), ("a", True), ("a", False), ("last", False)).startswith(
+        "# commit a, then a with uncommitted changes, then last; 2 cores"
+    )
 
 
 README = """

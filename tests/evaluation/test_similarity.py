@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from polydistill.envs.catch import catch_task
 from polydistill.errors import UserError
 from polydistill.evaluation.similarity import (
     UNTRAINED,
@@ -16,6 +17,8 @@ from polydistill.evaluation.similarity import (
     read_out,
     sources_table,
 )  # fmt: skip
+from polydistill.rng import seeded_init
+from polydistill.teachers.zoo import Network, build_network, save_teacher
 from tests.distilling import rng, write_teacher
 
 CROSS = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
@@ -73,3 +76,13 @@ def test_sources_in_the_order_of_their_help(tmp_path: Path) -> None:
     write_teacher(tmp_path / "wide", "catch-wide")
     with pytest.raises(UserError, match="source and target observations differ"):
         compare_sources(tmp_path / "catch", [tmp_path / "wide"], 400)
+
+
+def test_a_source_is_asked_in_the_precision_it_plays_in(tmp_path: Path) -> None:
+    """A teacher whose training ran its hidden layer in bfloat16 has the features that `load_teacher` shows."""
+    task, network = catch_task("catch"), Network(hidden=64, bf16=True)
+    with seeded_init(3, "bf16"):
+        net = build_network(task, network)
+    save_teacher(tmp_path, net, {"task": task.to_dict(), "network": network.model_dump(mode="json")})
+    (own, _) = compare_sources(tmp_path, [tmp_path], 200)
+    assert own.cka == pytest.approx(1, abs=1e-12)

@@ -11,14 +11,18 @@ import torch
 
 from polydistill import nets
 from polydistill.envs.catch import catch_task
+from polydistill.envs.suite import resolve_task
 from polydistill.errors import UserError
+from polydistill.evaluation.protocol import Protocol
 from polydistill.nets.store import save_student
 from polydistill.nets.student import Student
 from polydistill.rng import seeded_init
 from polydistill.tasks import ATARI_AXIS, Suite, Task
 from polydistill.teachers.bodies import BodyNetwork
 from polydistill.teachers.sources import guide, open_source
-from polydistill.teachers.zoo import Network, build_network
+from polydistill.teachers.zoo import Network, build_network, load_teacher, save_teacher
+from polydistill.training.shadow import Shadow, ShadowSettings
+from polydistill.training.student_folder import Scored, complete
 from tests.distilling import OPTIONS, copies, fitted_net, states, write_teacher
 
 TASKS = Suite((catch_task("catch-wind"), catch_task("catch-mirror")))
@@ -105,6 +109,15 @@ def test_the_scale_is_the_outputs_alone(tmp_path: Path) -> None:
         ("objective: {loss: kl, temperature: 0.01}", False, 0.01),
         ("objective: {loss: cross_entropy, temperature: 1.0}", False, 1.0),
         ("objective: {loss: mse, temperature: 0.01}", True, 1.0),
+        ("objective: {loss: nll, temperature: 0.01}", False, 1.0),  # fitted to the best action: no Q / tau
+        ("objective: {loss: js, temperature: 0.02}", False, 0.02),
+        ("objective: {loss: reverse_kl, temperature: 0.02}", False, 0.02),
+        ("objective: {loss: huber, temperature: 0.01}", True, 1.0),
+        ("shadow: {loss: kl, temperature: 0.01}", False, 0.01),
+        ("shadow: {loss: nll, temperature: 0.01}", False, 1.0),
+        ("shadow: {loss: mse, temperature: 0.01}", True, 1.0),
+        ("shadow: null", False, 1.0),
+        ("objective: {loss: kl, temperature: hot}", False, 1.0),
         ("dqn: {gamma: 0.99}", True, 1.0),
         ("[", False, 1.0),
     ],
@@ -113,7 +126,90 @@ def test_what_its_outputs_are(tmp_path: Path, recipe: str, values: bool, tempera
     student_at(tmp_path, "mimic")
     (tmp_path / "recipe.yaml").write_text(recipe)
     source = open_source(tmp_path)
-    assert (source.values, source.temperature) == (values, temperature)
+    assert (source.values, source.temperatures) == (values, (temperature, temperature))
+
+
+@pytest.mark.parametrize("group", ["objective", "shadow"])
+def test_a_teacher_of_logits_was_asked_at_1(tmp_path: Path, group: str) -> None:
+    """As `build.temperatures` has it; what the run knows of each teacher stands in run.json."""
+    student_at(tmp_path, "mimic")
+    (tmp_path / "recipe.yaml").write_text(f"{group}: {{loss: kl, temperature: 0.01}}")
+    wind, mirror = ({"name": t.name} for t in TASKS.tasks)
+    for told, temperatures in (
+        ([wind, {**mirror, "teacher_card": {"kind": "logits"}}], (0.01, 1.0)),
+        ([{**mirror, "teacher_kind": "logits"}, wind], (0.01, 1.0)),  # by name
+        ([{**wind, "teacher_kind": "q", "teacher_card": {"kind": "logits"}}, mirror], (0.01, 0.01)),
+        ([{**wind, "teacher_card": None}, mirror], (0.01, 0.01)),
+        ("damaged", (0.01, 0.01)),
+        ([7, {"name": [], "teacher_card": 3}], (0.01, 0.01)),
+    ):
+        (tmp_path / "run.json").write_text(json.dumps({"tasks": told}))
+        assert open_source(tmp_path).temperatures == temperatures
+    (tmp_path / "run.json").write_text("[]")
+    assert open_source(tmp_path).temperatures == (0.01, 0.01)
+
+
+def test_a_shadow_tells_what_it_learnt_from(tmp_path: Path) -> None:
+    """What a student that follows a learner leaves is read as what it is."""
+    task = catch_task("catch")
+    for kind, loss, values, temperature in (
+        ("q", "kl", False, 0.01), ("q", "mse", True, 1.0), ("logits", "kl", False, 1.0),
+    ):  # fmt: skip
+        settings = ShadowSettings(student="mimic", options={"hidden": 8}, loss=loss, capacity=2_000)  # type: ignore[arg-type]
+        shadow = Shadow(task, settings, 2, kind=kind)  # type: ignore[arg-type]
+        protocol = Protocol(episodes=1)
+        teacher = Scored(tmp_path / "teacher", protocol, shadow.evaluate(protocol), 0.0)
+        out = tmp_path / f"{kind}-{loss}"
+        shadow.save(out)
+        complete(out, shadow, teacher, [], {}, 0)
+        source = open_source(out)
+        assert (source.values, source.temperatures) == (values, (temperature,))
+
+
+def test_outputs_that_no_source_task_had_are_not_trained(tmp_path: Path) -> None:
+    """A shared layer of 18 rows is kept whole; which of them were never learnt is told, and none of them guides."""
+    small = {"channels": [4, 4, 4], "hidden": 8}
+    target = atari("breakout", 0, 1, 3, 4)
+    student_at(tmp_path / "s", "mimic", Suite((atari("freeway", 0, 2, 5), atari("x", 0, 3))), **small)
+    source = open_source(tmp_path / "s")
+    made = source.network_for(target, "keep18")
+    assert (made.new, made.untrained) == ((), ("FIRE", "LEFT"))
+    assert source.network_for(target, "reinit").untrained == ()
+    with pytest.raises(UserError, match=r"no task of .*s has FIRE, LEFT of breakout, so it cannot guide it"):
+        guide(tmp_path / "s", target)
+    student_at(tmp_path / "heads", "task_heads", Suite((atari("freeway", 0, 2, 5), atari("x", 0, 1, 3, 4))), **small)
+    heads = open_source(tmp_path / "heads")  # each task has rows of its own: what the other learnt is not there
+    assert heads.network_for(target, "keep18").untrained == ("FIRE", "RIGHT", "LEFT")
+    assert heads.network_for(target, "keep18", like="x").untrained == ()
+
+
+def test_a_transferred_teacher_knows_its_own_game(tmp_path: Path) -> None:
+    """Reinforcement learning on Breakout trained four of the 18 rows that it kept."""
+    breakout, pong = resolve_task("breakout"), resolve_task("pong")
+    student_at(tmp_path / "s", "mimic", Suite((pong,)), channels=[4, 4, 4], hidden=8)
+    made = open_source(tmp_path / "s").network_for(breakout, "keep18")
+    assert made.untrained == ()
+    network = made.network.model_dump(mode="json")
+    save_teacher(tmp_path / "t", made.net, {"task": breakout.to_dict(), "network": network, "kind": "q"})
+    again = open_source(tmp_path / "t").network_for(pong, "keep18")
+    assert (again.new, again.untrained) == ((), ("RIGHTFIRE", "LEFTFIRE"))
+
+
+def test_what_is_asked_is_what_load_teacher_gives(tmp_path: Path) -> None:
+    """Training runs the hidden layer of a `bf16` network in bfloat16; a guide's and a compared one's are float32."""
+    task, network = catch_task("catch"), Network(hidden=64, bf16=True)
+    with seeded_init(4, "bf16"):
+        save_teacher(
+            tmp_path, build_network(task, network), {"task": task.to_dict(), "network": network.model_dump(mode="json")}
+        )
+    obs = torch.from_numpy(states("catch"))
+    told = load_teacher(tmp_path)(obs).values
+    assert torch.equal(guide(tmp_path, task)[0](obs), told)
+    made = open_source(tmp_path).network_for(task, "keep18", training=False)
+    assert torch.equal(made.net(obs), told)
+    learning: Any = open_source(tmp_path).network_for(task, "keep18").net
+    assert learning.bf16_hidden
+    assert not torch.equal(learning(obs), told)
 
 
 def test_a_card_rebuilds_a_body(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
 import pytest
 
 from polydistill.errors import UserError
-from polydistill.training.folder import RunFolder, commit, provenance
+from polydistill.training.folder import RunFolder, commit, provenance, resumed
 
 
 def run_in(path: Path) -> Path:
@@ -162,3 +163,59 @@ def test_provenance_says_where_numbers_come_from(monkeypatch: pytest.MonkeyPatch
     assert {"python", "torch", "polydistill"} <= info["versions"].keys()
     assert info["machine"]["cores"] >= 1
     assert len(commit()["commit"]) in (40, len("unknown"))
+
+
+def sitting(command: str, commit: str, dirty: bool = False) -> dict[str, Any]:
+    return {"command": command, "commit": commit, "dirty": dirty, "started": f"at {commit}", "machine": {}, "tasks": []}
+
+
+def after(path: Path, *sittings: dict[str, Any], begin: dict[str, Any] | None = None) -> dict[str, Any]:
+    """``run.json`` after sittings one after the other."""
+    first, *rest = [begin or sittings[0], *sittings[begin is None :]]
+    path.write_text(json.dumps(first))
+    for info in rest:
+        path.write_text(json.dumps(resumed(info, path)))
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_a_run_that_went_on_is_made_by_its_first_command(tmp_path: Path) -> None:
+    first = sitting("polydistill distill 'my recipe' --overwrite --out x", "a", dirty=True)
+    info = after(
+        tmp_path / "run.json",
+        first,
+        sitting("polydistill distill 'my recipe' --out x --resume", "a"),
+        sitting("polydistill distill 'my recipe' --resume --out x", "b"),
+    )
+    assert info["command"] == first["command"]
+    assert info["started"] == "at a"
+    assert (info["commit"], info["dirty"]) == ("b", False)
+    assert [s["commit"] for s in info["resumed"]] == ["a", "b"]
+    assert info["sittings"] == [
+        {"commit": "a", "dirty": True, "started": "at a"},
+        {"commit": "a", "dirty": False, "started": "at a"},
+        {"commit": "b", "dirty": False, "started": "at b"},
+    ]
+
+
+def test_a_run_that_was_made_longer_is_made_by_the_longer_command(tmp_path: Path) -> None:
+    info = after(
+        tmp_path / "run.json",
+        sitting("polydistill distill rusu --updates 10", "a"),
+        sitting("polydistill distill rusu --updates 90 --out 'a b' --resume", "b"),
+        sitting("polydistill distill rusu --updates 90 --out 'a b' --resume", "c"),
+    )
+    assert info["command"] == "polydistill distill rusu --updates 90 --out 'a b'"
+    assert info["started"] == "at a"
+    again = after(tmp_path / "run.json", sitting("say 'no", "b"), sitting("say 'no", "c"))  # no shell's words
+    assert again["command"] == "say 'no"
+
+
+def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    old = sitting("x", "a", dirty=True)
+    info = after(tmp_path / "run.json", sitting("x --resume", "b"), begin=old)
+    assert [(s["commit"], s["dirty"]) for s in info["sittings"]] == [("a", True), ("b", False)]
+    twice = sitting("x", "b", dirty=True) | {"resumed": [{"command": "x --resume", "commit": "b", "started": "at b"}]}
+    info = after(tmp_path / "run.json", sitting("x --resume", "c"), begin=twice)
+    assert [(s["commit"], s["dirty"]) for s in info["sittings"]] == [("unknown", False), ("b", True), ("c", False)]
+    assert resumed(old, tmp_path / "none") == old

@@ -135,6 +135,17 @@ def test_a_resume_has_the_student_it_had(tmp_path: Path, monkeypatch: pytest.Mon
             teach("catch", tmp_path / "t", overrides={**first, "shadow.options": {"hidden": 16}}, resume=True)
 
 
+def test_a_resume_has_the_seed_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_after(monkeypatch, 1)
+    assert not teach("catch", tmp_path / "t", overrides=FOLLOWED, seed=1, say=quiet)
+    curve, saved = (tmp_path / "t" / CURVE).read_bytes(), sorted((tmp_path / "t" / "checkpoint").rglob("*"))
+    with pytest.raises(UserError, match=r"a shadow student in .* has seed 1, not 2: give the seed that") as error:
+        teach("catch", tmp_path / "t", overrides=FOLLOWED, seed=2, resume=True, say=quiet)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "t" / CURVE).read_bytes() == curve
+    assert sorted((tmp_path / "t" / "checkpoint").rglob("*")) == saved
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -168,6 +168,103 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert all(a["control_steps"] < b["control_steps"] for a, b in pairwise(rows))
 
 
+def counts(path: Path) -> list[tuple[int, int]]:
+    return [(r["updates"], r["control_steps"]) for r in records(path)]
+
+
+@pytest.mark.parametrize(
+    ("games", "schedule"),
+    [
+        ("joint", {"warmup": 1, "collect": 24, "updates": 10}),  # Rusu's, small
+        ("random", {"warmup": 1, "collect": 24, "updates": 10}),
+        ("round_robin_episode", {"warmup": 1, "collect": 24, "updates": 10}),
+        ("joint", {"warmup": 40, "collect": 4, "updates": 1}),  # Yin and Pan's
+        ("joint", {"warmup": 8, "collect": 6, "updates": 5}),
+    ],
+)
+def test_a_cut_leaves_no_trace_in_the_schedule(tmp_path: Path, games: str, schedule: dict[str, Any]) -> None:
+    recipe = small("controllers", schedule={**schedule, "games": games, "total_updates": 26})
+    with run_of(tmp_path / "whole", recipe=recipe) as run:
+        assert run.drive()
+        assert run.refilled == 0
+        turns = [a.control_steps for a in run.actors]
+    assert len(counts(tmp_path / "whole")) == 26
+    path = tmp_path / "cut"
+    with run_of(path, Watcher(last=3), recipe=recipe) as run:  # within a round's updates
+        assert not run.drive()
+    with run_of(path, resume=True, recipe=recipe) as run:  # within a round's control steps, where there are many
+        assert run.resume()
+        interrupting(run.actors[0].env, 7)
+        run.drive()
+    with run_of(path, Watcher(last=20), resume=True, recipe=recipe) as run:
+        assert run.resume()
+        run.drive()
+    with run_of(path, resume=True, recipe=recipe) as run:
+        assert run.resume()
+        held = [a.control_steps for a in run.actors]
+        before = [a.refilled for a in run.actors]
+        assert run.drive()
+        if games != "round_robin_episode":  # there the games' episodes begin anew
+            assert [a.control_steps for a in run.actors] == turns
+        longest = max(schedule["collect"], schedule["warmup"])
+        copies = run.actors[0].env.num_envs
+        wanted = [-(-min(longest, h) // copies) * copies for h in held]
+        assert [a.refilled - b for a, b in zip(run.actors, before, strict=True)] == wanted
+        assert all(before)
+    assert counts(path) == counts(tmp_path / "whole")
+
+
+def test_a_cut_between_two_control_steps_of_a_round_leaves_no_trace(tmp_path: Path) -> None:
+    for games in ("joint", "random"):
+        recipe = small("controllers", schedule={"warmup": 8, "collect": 40, "games": games, "total_updates": 9})
+        with run_of(tmp_path / games, recipe=recipe) as run:
+            run.drive()
+        path = tmp_path / f"{games}-cut"
+        with run_of(path, recipe=recipe) as run:
+            interrupting(run.actors[0].env, 5)
+            assert not run.drive()
+            assert run.learner.updates == 0
+            steps = run.control_steps
+        with run_of(path, resume=True, recipe=recipe) as run:  # cut again, while the memory fills
+            assert run.resume()
+            interrupting(run.actors[0].env, 2)
+            assert not run.drive()
+            assert (run.control_steps, run.refilled) == (steps, 2 * 4 * 2)
+        with run_of(path, resume=True, recipe=recipe) as run:
+            assert run.resume()
+            assert run.drive()
+        assert counts(path) == counts(tmp_path / games)
+
+
+def test_the_memory_is_full_again_before_the_first_update(tmp_path: Path) -> None:
+    schedule = {"warmup": 40, "collect": 4, "total_updates": 24}
+    held = {}
+    for capacity in (400, 30):
+        recipe, path = small(memory={"capacity": capacity}, schedule=schedule), tmp_path / str(capacity)
+        with run_of(path, Watcher(last=9), recipe=recipe) as run:
+            run.drive()
+        with run_of(path, Watcher(last=10), resume=True, recipe=recipe) as run:
+            assert run.resume()
+            run.drive()
+            held[capacity] = [(a.refilled, len(a.memory)) for a in run.actors]
+    assert held == {400: [(40, 40 + 4)] * 2, 30: [(32, 30)] * 2}  # of the 76 that there were; then one round
+
+
+def test_an_older_checkpoint_without_the_schedules_place_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, really = tmp_path / "x", checkpoint.save
+    with monkeypatch.context() as patch, run_of(path, Watcher(last=9)) as run:
+        new = ("progress", "task_refilled")
+        patch.setattr(checkpoint, "save", lambda *x: really(*x[:3], {k: v for k, v in x[3].items() if k not in new}))
+        run.drive()
+    with run_of(path, resume=True) as run:
+        assert run.resume()
+        assert run.drive()
+    assert [r["updates"] for r in records(path)] == list(range(1, 25))
+    assert records(path)[-1]["control_steps"] == 2 * (40 + 24 * 4)
+
+
 def test_a_damaged_checkpoint_costs_only_the_way_back_to_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "x"
     with run_of(path, Watcher(last=9), checkpoint_seconds=0.0) as run:

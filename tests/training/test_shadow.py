@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -16,7 +19,7 @@ import polydistill
 from polydistill.algorithms.dqn import DQN, DQNSettings
 from polydistill.algorithms.pqn import PQN, PQNSettings
 from polydistill.envs.catch import CatchVec, catch_task
-from polydistill.envs.suite import make_env
+from polydistill.envs.suite import make_env, resolve_task
 from polydistill.errors import UserError
 from polydistill.evaluation.protocol import Protocol
 from polydistill.rng import seeded_init
@@ -401,3 +404,62 @@ def test_the_guides_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert re.fullmatch(r"( +[12]000 learner +[\d.]+ best +[\d.]+ student +[\d.]+\n){2}", capsys.readouterr().out)
     action, _ = polydistill.load("runs/cartpole-student").predict(np.zeros(4, np.float32))
     assert int(action) in (0, 1)
+
+
+def following(shadow: Shadow, game: Any, every: int) -> Any:
+    """The guide's callback for Stable-Baselines3, made where that, or what stands in for it, can be imported."""
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "online-distillation.md"
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", guide.read_text(), re.S)[1], names)
+    return names["Follow"](shadow, game, every)
+
+
+def cartpole() -> Shadow:
+    small = {"student": "mimic", "options": {"hidden": 8}, "learning_starts": 50, "capacity": 1_000, "update_period": 4}
+    return Shadow(resolve_task("gym:CartPole-v1"), ShadowSettings.parse(small, "test"))
+
+
+def test_the_guides_callback_shows_and_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step's observation with whether an episode begins there; every 40 steps the network with its score."""
+    scores = iter([(5.0, 0.0), (3.0, 0.0), (9.0, 0.0)])
+
+    class BaseCallback:
+        def __init__(self) -> None:
+            self.model, self.num_timesteps, self.locals = SimpleNamespace(q_net=Says(0.0, 1.0)), 0, {}
+
+    def evaluate_policy(model: Any, game: Any, n_eval_episodes: int, warn: bool) -> tuple[float, float]:
+        assert (model, game) == (callback.model, "game")
+        return next(scores)
+
+    for name, content in (
+        ("callbacks", {"BaseCallback": BaseCallback}),
+        ("evaluation", {"evaluate_policy": evaluate_policy}),
+    ):
+        monkeypatch.setitem(sys.modules, f"stable_baselines3.common.{name}", SimpleNamespace(**content))
+    follower = cartpole()
+    shown: list[tuple[np.ndarray, np.ndarray]] = []
+    observe = follower.observe
+    monkeypatch.setattr(follower, "observe", lambda obs, start: (shown.append((obs, start)), observe(obs, start)))
+    callback = following(follower, "game", 40)
+    for step in range(1, 121):
+        obs, dones = np.full((1, 4), step, np.float32), np.array([step % 9 == 0])
+        callback.num_timesteps, callback.locals = step, {"new_obs": obs, "dones": dones}
+        callback.model.q_net.values.data[0] = step  # it goes on learning
+        assert callback._on_step()
+        assert shown[-1][0] is obs
+        assert shown[-1][1] is dones
+    assert (follower.seen, follower.best.score, follower.best.at) == (120, 9.0, 120)
+    assert follower.teacher is not None
+    assert follower.teacher(torch.zeros(1, 4)).values.tolist() == [[120.0, 1.0]]
+    assert follower.updates == 18  # from step 52 to 120, every fourth
+    assert next(scores, None) is None
+
+
+def test_the_guides_callback_with_stable_baselines3() -> None:
+    sb3 = pytest.importorskip("stable_baselines3")
+    follower = cartpole()
+    model = sb3.DQN("MlpPolicy", "CartPole-v1", learning_starts=20, policy_kwargs={"net_arch": [8]}, seed=1)
+    model.learn(160, callback=following(follower, gymnasium.make("CartPole-v1"), 80))
+    assert (follower.seen, follower.best.at in (80, 160)) == (160, True)
+    assert follower.best.score >= 8
+    assert follower.updates >= 15

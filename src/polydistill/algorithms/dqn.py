@@ -69,6 +69,10 @@ class DQNSettings(Settings):
         """Exploration after ``steps`` control steps: ``epsilon_start`` up to ``learning_starts``, then falling."""
         return linear_schedule(steps, self.epsilon_start, self.epsilon_end, self.learning_starts, self.epsilon_steps)
 
+    def refill(self, steps: int) -> int:
+        """Control steps that fill the memory again after a cut: of ``steps`` so far those it begins to learn with."""
+        return min(self.capacity, steps, self.learning_starts)
+
     def target_due(self, unit: str, before: int, after: int) -> bool:
         """Whether a period of the target network ended between two counts of ``control_steps`` or ``updates``."""
         return unit == self.target_period_unit and before // self.target_period != after // self.target_period
@@ -160,7 +164,8 @@ class DQN:
         self.net, self.s, self.seed, self.device = net, settings, seed, device
         self.assist: Assistance | None = None
         self.target = copy.deepcopy(net).requires_grad_(False)
-        self.steps = self.updates = 0
+        self.steps = self.updates = self.refilled = 0  # the last: control steps that filled the memory again
+        self.owed = 0.0  # updates, for control steps not yet learnt from
         self.optimizer = make_optimizer(net.parameters(), settings, settings.minibatch)
         self.player = Player(env, settings)
         self.memory = self.player.memory
@@ -168,40 +173,51 @@ class DQN:
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Target network, optimiser, counters. The replay memory is filled again on resume."""
         tensors = {"target": self.target.state_dict(), "optimizer": flatten_optimizer(self.optimizer)}
-        return tensors, {"steps": self.steps, "updates": self.updates}
+        names = ("steps", "updates", "refilled", "owed")
+        return tensors, {name: getattr(self, name) for name in names}
 
     def load_state(self, tensors: dict[str, dict[str, Tensor]], counters: dict[str, Any]) -> None:
         """Undo :meth:`state`. The network is the caller's."""
         self.target.load_state_dict(tensors["target"])
         restore_optimizer(self.optimizer, tensors["optimizer"])
         self.steps, self.updates = counters["steps"], counters["updates"]
+        self.refilled, self.owed = counters.get("refilled", 0), counters.get("owed", 0.0)  # older checkpoints lack them
 
     def epsilon(self) -> float:
         """Exploration after ``steps`` control steps."""
         return self.s.epsilon(self.steps)
 
     def run(self) -> Iterator[dict[str, float]]:
-        """Endless: yields metrics every thousand control steps."""
+        """Endless: yields metrics every thousand control steps.
+
+        Going on after :meth:`load_state`, the game begins new episodes and first fills the memory again with as much as
+        it had played, ``learning_starts`` steps at most. Those count for nothing.
+        """
         s, player, n = self.s, self.player, self.player.env.num_envs
         rng = stream(self.seed, "replay", self.steps)
         generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "behaviour", self.steps))
         player.reset(self.seed + self.steps % 100_003)  # a resumed run starts new episodes
-        start = self.steps  # and plays `learning_starts` steps with its present policy before it learns
         finished: list[float] = []
         losses: list[Tensor] = []
         held_out: Tensor | None = None
-        q_mean, owed, due = float("nan"), 0.0, self.steps + self.report_every
+        missing, due = s.refill(self.steps), self.report_every
+        while missing > 0:
+            finished += self._play(generator)
+            self.refilled, missing, due = self.refilled + n, missing - n, due - n
+            if due <= 0:  # nothing is learnt yet, but whoever listens may want to stop
+                due += self.report_every
+                yield self._metrics(finished, losses, float("nan"))
+                finished = []
+        q_mean, due = float("nan"), self.steps + self.report_every
         while True:
-            with torch.inference_mode():
-                q = self.net(self._tensor(player.obs))
-            finished += player.step(player.choose(q, self.epsilon(), generator))
+            finished += self._play(generator)
             before, self.steps = self.steps, self.steps + n
-            if self.steps - start >= s.learning_starts:
+            if self.steps >= s.learning_starts:
                 if held_out is None:
                     held_out = self._tensor(player.memory.sample(rng, VALIDATION_STATES)[1].obs)
-                owed += n / s.update_period
-                while owed >= 1:
-                    owed -= 1
+                self.owed += n / s.update_period
+                while self.owed >= 1:
+                    self.owed -= 1
                     losses.append(self._learn(player.memory.sample(rng, s.minibatch)[1]))
                     if s.target_due("updates", self.updates - 1, self.updates):
                         self._copy()
@@ -212,10 +228,19 @@ class DQN:
                 if held_out is not None:
                     with torch.inference_mode():
                         q_mean = float(self.net(held_out).amax(-1).mean())
-                loss = float(torch.stack(losses).mean()) if losses else float("nan")
-                metrics = {"loss": loss, "q_mean": q_mean, "epsilon": self.epsilon(), "episodes": float(len(finished))}
-                yield metrics | ({"return": float(np.mean(finished))} if finished else {})
+                yield self._metrics(finished, losses, q_mean)
                 finished, losses = [], []
+
+    def _play(self, generator: torch.Generator) -> list[float]:
+        """One control step in each copy; returns of episodes that ended."""
+        with torch.inference_mode():
+            q = self.net(self._tensor(self.player.obs))
+        return self.player.step(self.player.choose(q, self.epsilon(), generator))
+
+    def _metrics(self, finished: list[float], losses: list[Tensor], q_mean: float) -> dict[str, float]:
+        loss = float(torch.stack(losses).mean()) if losses else float("nan")
+        metrics = {"loss": loss, "q_mean": q_mean, "epsilon": self.epsilon(), "episodes": float(len(finished))}
+        return metrics | ({"return": float(np.mean(finished))} if finished else {})
 
     def _learn(self, batch: Transitions) -> Tensor:
         obs, after = self._tensor(batch.obs), self._tensor(batch.next_obs)

@@ -26,7 +26,7 @@ class Assistance(Protocol):
         """To be added to the loss, a scalar; None: nothing.
 
         Args:
-            steps: The learner's control steps so far.
+            steps: The learner's control steps so far, without those that only filled a memory again after a cut.
             obs: The minibatch, ``[B, *obs_shape]``.
             q: What the learner says of it, ``[B, n_actions]``, with its gradient.
         """

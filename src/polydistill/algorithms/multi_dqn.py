@@ -51,6 +51,12 @@ class MultiDQN:
     of whichever game plays when games switch: either way an update belongs to as many steps of every game it sees.
     ``learning_starts`` and epsilon count each game's own steps.
 
+    Attributes:
+        task_steps: Control steps of each game, without those that filled its memory again after a cut ...
+        refilled: ... which are counted here, all games together.
+        owed: Updates that the control steps so far are still to be learnt from with.
+        over: Whether the last control step ended an episode, so that the turn goes on.
+
     Args:
         envs: One per task of the student's suite, with the same number of copies.
         student: Its outputs are read as Q-values, those of valid actions alone.
@@ -77,7 +83,8 @@ class MultiDQN:
         self.optimizer = make_optimizer(student.parameters(), settings, settings.minibatch * at_once)
         self.valid = torch.tensor(self.suite.valid, device=self.device)[:, None]  # [G, 1, A]
         self.task_steps, self.task_updates = [0] * len(envs), [0] * len(envs)
-        self.clock = self.updates = self.turn = 0
+        self.clock = self.updates = self.turn = self.refilled = 0
+        self.owed, self.over = 0.0, False
         self.finished: list[deque[float]] = [deque(maxlen=100) for _ in envs]  # returns of each game's last episodes
 
     @property
@@ -92,8 +99,9 @@ class MultiDQN:
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Target network, optimiser, counters. The memories are filled again on resume."""
         tensors = {"target": self.target.state_dict(), "optimizer": flatten_optimizer(self.optimizer)}
-        names = ("clock", "updates", "turn", "task_steps", "task_updates")
-        return tensors, {name: getattr(self, name) for name in names}
+        names = ("clock", "updates", "turn", "refilled", "owed", "over")
+        counts = {"task_steps": list(self.task_steps), "task_updates": list(self.task_updates)}
+        return tensors, {name: getattr(self, name) for name in names} | counts
 
     def load_state(self, tensors: dict[str, dict[str, Tensor]], counters: dict[str, Any]) -> None:
         """Undo :meth:`state`. The student is the caller's."""
@@ -101,34 +109,48 @@ class MultiDQN:
         restore_optimizer(self.optimizer, tensors.get("optimizer", {}))
         self.clock, self.updates, self.turn = counters["clock"], counters["updates"], counters["turn"]
         self.task_steps, self.task_updates = list(counters["task_steps"]), list(counters["task_updates"])
+        self.refilled = counters.get("refilled", 0)  # these three are not in older checkpoints
+        self.owed, self.over = counters.get("owed", 0.0), counters.get("over", False)
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[Update]:
         """Endless: yields every update. ``stopping`` ends it between two control steps.
 
-        Going on after :meth:`load_state`, games begin new episodes and play ``learning_starts`` steps before they are
-        learnt from again.
+        Going on after :meth:`load_state`, games begin new episodes and first fill their memories again with what they
+        had played, ``learning_starts`` steps at most. Those count for nothing.
         """
         s, copies, games = self.s, self.players[0].env.num_envs, len(self.players)
         rng = stream(self.seed, "replay", self.clock)
         generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "behaviour", self.clock))
         for player in self.players:
             player.reset(self.seed + self.clock % 100_003)
-        start, owed = list(self.task_steps), 0.0
-        while not stopping():
-            tasks = list(range(games)) if self.switch == "lockstep" else [self.turn]
-            ended = self._play(tasks, generator)
-            before, self.clock = self.clock, self.clock + copies
-            if all(self.task_steps[g] - start[g] >= s.learning_starts for g in tasks):
-                owed += copies / s.update_period
-                while owed >= 1:
-                    owed -= 1
-                    yield self._learn(tasks, rng)
-            if s.target_due("control_steps", before, self.clock):
+        missing = [s.refill(steps) for steps in self.task_steps]
+        while tasks := [g for g in range(games) if missing[g] > 0]:
+            if stopping():
+                return
+            for g in tasks:
+                self._play([g], generator, counted=False)
+                missing[g] -= copies
+        while True:
+            while self.owed >= 1:
+                self.owed -= 1
+                yield self._learn(self._turns(), rng)
+            if self.clock and s.target_due("control_steps", self.clock - copies, self.clock):
                 self._copy()
-            if ended:
-                self.turn = (self.turn + 1) % games
+            if self.over:
+                self.turn, self.over = (self.turn + 1) % games, False
+            if stopping():
+                return
+            tasks = self._turns()
+            self.over = self._play(tasks, generator)
+            self.clock += copies
+            if all(self.task_steps[g] >= s.learning_starts for g in tasks):
+                self.owed += copies / s.update_period
 
-    def _play(self, tasks: Sequence[int], generator: torch.Generator) -> bool:
+    def _turns(self) -> list[int]:
+        """The games that play and are learnt from now."""
+        return list(range(len(self.players))) if self.switch == "lockstep" else [self.turn]
+
+    def _play(self, tasks: Sequence[int], generator: torch.Generator, counted: bool = True) -> bool:
         """One control step in every copy of ``tasks``; whether an episode ended."""
         obs = [self._tensor(self.players[g].obs) for g in tasks]
         with torch.inference_mode():
@@ -137,7 +159,10 @@ class MultiDQN:
         for g, row in zip(tasks, q, strict=True):
             player = self.players[g]
             returns = player.step(player.choose(row[:, list(self.suite.actions[g])], self.epsilon(g), generator))
-            self.task_steps[g] += player.env.num_envs
+            if counted:
+                self.task_steps[g] += player.env.num_envs
+            else:
+                self.refilled += player.env.num_envs
             self.finished[g].extend(returns)
             ended = ended or bool(returns)
         return ended

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from polydistill.nets.student import PolicyOutput
 from polydistill.ops import policy
+from polydistill.ops.policy import REGRESSIONS as REGRESSIONS  # where losses are looked for
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,6 @@ _LOSSES: dict[str, Callable[[Tensor, Targets], Tensor]] = {
 }
 
 LOSSES = tuple(_LOSSES)
-
-#: Losses that fit the student's outputs to Q-values, which a teacher with policy logits does not have.
-REGRESSIONS = ("mse", "huber")
 
 
 def policy_distillation(loss: str = "kl") -> Objective:

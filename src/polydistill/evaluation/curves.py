@@ -65,9 +65,25 @@ def reach_table(experiment: Path, percent: int) -> str:
     lines += [row([escape(t), *(_cell(list(reached[v, t].values())) for v in variants)]) for t in tasks]
     if len(tasks) > 1:
         lines.append(row(["**all tasks**, the last one", *(_cell(_last(reached, v, tasks)) for v in variants)]))
-    gap = min(np.diff(sorted({p.updates for p in points})), default=0)
-    note = f"First evaluation during training that was as good; evaluations are {gap:,} updates apart at least."
+    note = "First evaluation during training that was as good"
+    if gap := least_gap(points):
+        note += f"; evaluations are {gap:,} updates apart at least"
+    note += "."
     return "\n".join([*lines, "", f"{note} From [{CURVES}]({CURVES})."])
+
+
+def least_gap(points: Sequence[CurvePoint]) -> int:
+    """Updates between two evaluations of a run, at least; 0 where no run had two.
+
+    The final evaluation comes when a run ends: where it is nearer to the one before than those are to each other, or
+    one update behind an only one, that is no gap of the schedule.
+    """
+    gaps: set[int] = set()
+    for series in {(p.variant, p.task, p.seed) for p in points}:
+        updates = {p.updates for p in points if (p.variant, p.task, p.seed) == series}
+        *steps, last = np.diff(sorted(updates)).tolist() or [0]
+        gaps.update(steps or [last] * (last > 1))
+    return min(gaps, default=0)
 
 
 def reach(points: Sequence[CurvePoint], variant: str, task: str, percent: float) -> dict[int, float]:

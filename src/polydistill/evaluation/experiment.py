@@ -187,15 +187,20 @@ def _float(value: Any) -> float:
 
 
 def command_block(about: dict[str, Any], title: str) -> list[str]:
-    """What ``command.txt`` says of a run, from its ``run.json``."""
+    """What ``command.txt`` says of a run, from its ``run.json``: the commits of all its sittings where they differ."""
     machine = about["machine"]
-    commit = f"{about['commit']}{' with uncommitted changes' if about['dirty'] else ''}"
+    made = list(dict.fromkeys(map(_commit, about.get("sittings") or [about])))
+    commits = _commit(about) if len(made) < 2 else ", then ".join(made)
     where = f"{machine['cores']} cores of {machine['cpu']}, {machine['ram_gb']} GB, {machine['device']}"
     return [
         f"# {title}",
-        f"# commit {commit}; {where}; started {about['started']}, {float(about['wall_seconds']):.0f} s",
+        f"# commit {commits}; {where}; started {about['started']}, {float(about['wall_seconds']):.0f} s",
         str(about["command"]).replace("\n", " "),
     ]
+
+
+def _commit(about: Mapping[str, Any]) -> str:
+    return f"{about['commit']}{' with uncommitted changes' if about['dirty'] else ''}"
 
 
 def write_command(path: Path, block: list[str]) -> None:

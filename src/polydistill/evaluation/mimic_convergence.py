@@ -36,7 +36,8 @@ class Setting:
         contraction: Largest ratio of :func:`~polydistill.algorithms.tabular.mimic_convergence.contraction_ratio`.
         inequality: Largest ratio of :func:`~polydistill.algorithms.tabular.mimic_convergence.inequality_ratio`.
         starts: First policies.
-        fixed, circles: How many of them ended in a fixed point, and in a circle of 2 to 8 policies.
+        fixed, circles: How many of them ended in a fixed point, and in a circle of 2 to 8 policies. The others still
+            moved: see :func:`~polydistill.algorithms.tabular.mimic_convergence.periods`.
         fixed_points: Different fixed points among them.
         rounds: Of the slowest start, until it stood still; all rounds if it never did.
         last_step: Largest || pi_{t+1} - pi_t || in the last round.

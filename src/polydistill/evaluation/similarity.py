@@ -110,7 +110,7 @@ def compare_sources(
     if teacher.feature_length is None:
         raise UserError(f"--target {target}: its network shows no features")
     opened = [open_source(path) for path in sources]
-    nets = [(str(s.path), s.network_for(teacher.task, "keep18").net) for s in opened]
+    nets = [(str(s.path), s.network_for(teacher.task, "keep18", training=False).net) for s in opened]
     obs = _play(teacher, observations, seed)
     half = len(obs) // 2  # four of the copies: other episodes than the other four
     q = np.concatenate([teacher(torch.from_numpy(o).to(device)).values.cpu().numpy() for o in _batches(obs)])

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 __all__ = [
+    "REGRESSIONS",
+    "SOFTENED",
     "agreement",
     "cross_entropy",
     "distill_huber",
@@ -35,6 +37,13 @@ __all__ = [
     "priority_l1",
     "soft_targets",
 ]
+
+#: Losses that fit the student's outputs to Q-values, which a teacher with policy logits does not have.
+REGRESSIONS = ("mse", "huber")
+
+#: Losses whose target is softmax(values / temperature): the student's logits become values / temperature, but for a
+#: constant of each state. The others leave the temperature alone.
+SOFTENED = ("kl", "cross_entropy", "reverse_kl", "js")
 
 
 def log_policy(logits: Tensor, valid: Tensor | None = None) -> Tensor:

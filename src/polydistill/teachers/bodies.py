@@ -128,3 +128,14 @@ def output_meanings(student: Student, row: int) -> tuple[str, ...]:
     places = getattr(student, f"axis_{row}", None)  # networks with outputs for each task note where these belong
     axis = student.suite.axis
     return axis if places is None else tuple(axis[int(i)] for i in places)
+
+
+def trained_meanings(student: Student, row: int) -> tuple[str, ...]:
+    """Those of :func:`output_meanings` that a task had while the student was trained.
+
+    A layer of its own was trained on its task alone; a shared one on the tasks of the whole suite.
+    """
+    own = hasattr(student, f"axis_{row}")
+    tasks = student.suite.tasks[row : row + 1] if own else student.suite.tasks
+    used = {m for t in tasks for m in t.action_meanings}
+    return tuple(m for m in output_meanings(student, row) if m in used)

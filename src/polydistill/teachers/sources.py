@@ -13,15 +13,20 @@ from torch import Tensor, nn
 
 from polydistill.errors import UserError
 from polydistill.nets.store import CONFIG, load_student
+from polydistill.ops.policy import REGRESSIONS, SOFTENED
 from polydistill.plugins import nearest
 from polydistill.tasks import Suite, Task
-from polydistill.teachers.bodies import BodyNetwork, body_of, last_layer, output_meanings, weights_of
+from polydistill.teachers.bodies import (
+    BodyNetwork,
+    body_of,
+    last_layer,
+    output_meanings,
+    trained_meanings,
+    weights_of,
+)
 from polydistill.teachers.zoo import CARD, Network, build_network, load_teacher
 
 Head = Literal["keep18", "reinit"]
-
-#: Objectives whose outputs are Q-values; those of the others are logits.
-VALUES = ("mse", "huber")
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,12 @@ class Source:
         network: Rebuilds it for one task; by row of the suite.
         weights: The tensors that belong to it, by row of the suite.
         meanings: What the rows of its last layer are for, by row of the suite.
+        trained: Those of them that a task it was trained on has, by row of the suite. A layer of Atari's 18 actions
+            that all tasks share has rows that no task ever used: they are as they were drawn.
         values: Whether its outputs are Q-values.
-        temperature: Its logits times this are action values but for a constant of each state; 1 for Q-values, and where
-            the run does not say.
+        temperatures: Its logits times this are action values but for a constant of each state, by row of the suite. 1
+            for Q-values, for logits that were not made from Q-values (another loss, a teacher of logits), and where the
+            run does not say.
         recipe: The run's ``recipe.yaml``; empty where there is none.
     """
 
@@ -45,8 +53,9 @@ class Source:
     network: Sequence[Network]
     weights: Sequence[dict[str, Tensor]]
     meanings: Sequence[tuple[str, ...]]
+    trained: Sequence[tuple[str, ...]]
     values: bool
-    temperature: float
+    temperatures: Sequence[float]
     recipe: dict[str, Any]
 
     def row_for(self, task: Task, like: str | None = None) -> int:
@@ -71,20 +80,23 @@ class Source:
             raise UserError(f"{self.path}: {like} shows other observations than {task.name}: choose another task")
         return names.index(chosen.name)
 
-    def network_for(self, task: Task, head: Head, scale: float = 1.0, like: str | None = None) -> Transferred:
+    def network_for(
+        self, task: Task, head: Head, scale: float = 1.0, like: str | None = None, *, training: bool = True
+    ) -> Transferred:
         """The network on ``task`` with the source's weights; what is new comes from torch's generator.
 
         Args:
             head: ``keep18`` keeps the outputs of actions that source and task share by meaning; ``reinit`` draws the
                 last layer anew.
             scale: Kept outputs are multiplied by this.
+            training: It will learn; else it answers in the precision of :func:`load_teacher`.
 
         Raises:
             UserError: as :meth:`row_for`.
         """
         row = self.row_for(task, like)
         network = self.network[row]
-        net = build_network(task, network, training=True)
+        net = build_network(task, network, training=training)
         layer, _ = last_layer(net)
         wanted = _meanings(net, task)
         own = net.state_dict()
@@ -101,7 +113,10 @@ class Source:
                     tensor[i] = scale * theirs[self.meanings[row].index(meaning)]
             weights[f"{layer}.{name}"] = tensor
         net.load_state_dict(weights)
-        return Transferred(net, network, layer, tuple(m for m in new if m in task.action_meanings))
+        own_actions = task.action_meanings
+        kept = [m for m in own_actions if m not in new]
+        untrained = tuple(m for m in kept if m not in self.trained[row])
+        return Transferred(net, network, layer, tuple(m for m in new if m in own_actions), untrained)
 
 
 @dataclass(frozen=True)
@@ -111,12 +126,14 @@ class Transferred:
     Attributes:
         layer: Name of its last layer.
         new: The task's actions whose outputs are not the source's.
+        untrained: Those whose outputs are the source's, which no task of the source ever trained.
     """
 
     net: nn.Module
     network: Network
     layer: str
     new: tuple[str, ...]
+    untrained: tuple[str, ...]
 
 
 def open_source(path: str | Path) -> Source:
@@ -133,8 +150,8 @@ def open_source(path: str | Path) -> Source:
         network = Network.model_validate(teacher.card["network"])
         weights = {k: v.clone() for k, v in teacher.net.state_dict().items()}
         meanings = _meanings(teacher.net, teacher.task)
-        values = teacher.kind == "q"
-        return Source(folder, Suite((teacher.task,)), [network], [weights], [meanings], values, 1.0, {})
+        suite, trained = Suite((teacher.task,)), [teacher.task.action_meanings]
+        return Source(folder, suite, [network], [weights], [meanings], trained, teacher.kind == "q", (1.0,), {})
     if (folder / "run.json").is_file():
         raise UserError(f"{folder} has no student yet: its run was killed or goes on; continue it with --resume")
     raise UserError(f"no policy at {folder}: expected a run, or a teacher's folder such as zoo/pong")
@@ -142,35 +159,55 @@ def open_source(path: str | Path) -> Source:
 
 def _of_student(folder: Path) -> Source:
     student = load_student(folder)
-    config, recipe = json.loads((folder / CONFIG).read_text()), _recipe(folder / "recipe.yaml")
+    config, recipe = json.loads((folder / CONFIG).read_text()), _mapping(folder / "recipe.yaml")
     rows = range(len(student.suite))
     weights = [weights_of(student, g) for g in rows]
-    objective = recipe.get("objective")
-    loss = objective.get("loss") if isinstance(objective, dict) else None
-    values = loss in VALUES or "dqn" in recipe
-    temperature = objective.get("temperature") if isinstance(objective, dict) and not values else None
+    loss, temperature = _objective(recipe)
+    kinds = _teacher_kinds(folder)
     return Source(
         folder,
         student.suite,
         [Network(body=body_of(student, config, g)) for g in rows],
         [{f"student.{k}": v for k, v in own.items()} for own in weights],
         [output_meanings(student, g) for g in rows],
-        values,
-        float(temperature) if temperature else 1.0,
+        [trained_meanings(student, g) for g in rows],
+        loss in REGRESSIONS or "dqn" in recipe,
+        tuple(temperature if kinds.get(t.name, "q") == "q" else 1.0 for t in student.suite.tasks),
         recipe,
     )
+
+
+def _objective(recipe: dict[str, Any]) -> tuple[str | None, float]:
+    """The loss of a distillation, or of a student that followed a learner, and what its logits are multiplied by."""
+    group = next((g for g in (recipe.get("objective"), recipe.get("shadow")) if isinstance(g, dict)), {})
+    loss, temperature = group.get("loss"), group.get("temperature")
+    return loss, float(temperature) if loss in SOFTENED and isinstance(temperature, int | float) else 1.0
+
+
+def _teacher_kinds(folder: Path) -> dict[str, str]:
+    """What each task's teacher gave, ``q`` or ``logits``, as far as ``run.json`` says."""
+    tasks = _mapping(folder / "run.json").get("tasks")
+    kinds = {}
+    for entry in tasks if isinstance(tasks, list) else []:
+        if isinstance(entry, dict):
+            card = entry.get("teacher_card")
+            kind = entry.get("teacher_kind") or (card.get("kind") if isinstance(card, dict) else None)
+            kinds[str(entry.get("name"))] = str(kind or "q")
+    return kinds
 
 
 def guide(path: str | Path, task: Task) -> tuple[nn.Module, bool]:
     """A frozen policy on ``task``, ``[B, *obs_shape] -> [B, n_actions]``, and whether it gives Q-values.
 
     Raises:
-        UserError: nothing is there, it sees something else, or it lacks one of the task's actions.
+        UserError: nothing is there, it sees something else, or it lacks one of the task's actions or never learnt it.
     """
     source = open_source(path)
-    made = source.network_for(task, "keep18")
+    made = source.network_for(task, "keep18", training=False)
     if made.new:
         raise UserError(f"{path} has no output for {', '.join(made.new)} of {task.name}, so it cannot guide it")
+    if made.untrained:
+        raise UserError(f"no task of {path} has {', '.join(made.untrained)} of {task.name}, so it cannot guide it")
     return made.net.eval().requires_grad_(False), source.values
 
 
@@ -186,9 +223,10 @@ def _words(task: Task) -> str:
     return f"{task.obs_dtype} {task.obs_shape}"
 
 
-def _recipe(path: Path) -> dict[str, Any]:
+def _mapping(path: Path) -> dict[str, Any]:
+    """What a YAML or JSON file holds; empty where it is missing, damaged or something else."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        content = (json.loads if path.suffix == ".json" else yaml.safe_load)(path.read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -70,6 +70,10 @@ class Actor:
         device: Where the networks are.
         temperature: Of the priority a state enters the memory with; None leaves first priorities to the sampler, and so
             does a teacher that plays alone, for then the student is not asked.
+
+    Attributes:
+        control_steps: Those that count, in all copies together.
+        refilled: Those that only filled a memory again.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class Actor:
     ):
         self.task, self.env, self.memory, self.behaviour = task, env, memory, behaviour
         self.rng, self.device, self._temperature = rng, device, temperature
-        self.control_steps = self.episodes = 0
+        self.control_steps = self.refilled = self.episodes = 0
         self._ask = ask_both(teacher, student, task)
         self._teacher = teacher
         self._obs = env.reset(seed)
@@ -97,8 +101,8 @@ class Actor:
         self._values = np.zeros(RECENT, np.float32)  # a ring
         self._seen = 0
 
-    def step(self) -> None:
-        """One control step in each copy."""
+    def step(self, counted: bool = True) -> None:
+        """One control step in each copy; ``counted`` says in which of the two counters."""
         obs = torch.from_numpy(self._obs).to(self.device, non_blocking=True)
         if self.behaviour.needs_student:
             asked, answered, torso = self._ask(obs)
@@ -124,7 +128,10 @@ class Actor:
         self.episodes += int(step.ended.sum())
         self._finished.extend(self._returns[step.ended].tolist())
         self._returns[step.ended] = 0
-        self.control_steps += self.env.num_envs
+        if counted:
+            self.control_steps += self.env.num_envs
+        else:
+            self.refilled += self.env.num_envs
 
     def _priority(self, values: np.ndarray, logits: np.ndarray) -> np.ndarray | None:
         """Yin & Pan's |delta| (2017, eq. 5) of states just met, where the sampler wants it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -105,8 +106,31 @@ class Rectangle:
                 note(slots[good], lost[good])
 
 
-#: Which tasks the next update draws from; None: all.
-Choose = Callable[[np.random.Generator], Sequence[int] | None]
+@dataclass
+class Progress:
+    """Where a schedule stands: what a run that was cut needs to go on with the updates that it still owes.
+
+    Attributes:
+        warmed: Control steps of each task's warm-up that were played.
+        played: Control steps of the round that has begun.
+        owed: Control steps of finished rounds not yet learnt from, times ``Schedule.updates``.
+        turn: The task that plays, where tasks take turns.
+        over: Whether an episode of that task has ended, so that the next one follows.
+        refill: Control steps of each task to play before anything else, into a memory that a cut left empty. They
+            count for nothing.
+    """
+
+    warmed: int = 0
+    played: int = 0
+    owed: int = 0
+    turn: int = 0
+    over: bool = False
+    refill: list[int] = field(default_factory=list)
+
+
+def refill_steps(schedule: Schedule, capacity: int, control_steps: int) -> int:
+    """Control steps that fill a task's memory again after a cut; at most what one round or the warm-up brings."""
+    return min(capacity, control_steps, max(schedule.collect, schedule.warmup))
 
 
 def distil(
@@ -116,61 +140,86 @@ def distil(
     schedule: Schedule,
     rng: np.random.Generator,
     stopping: Callable[[], bool] = lambda: False,
+    progress: Progress | None = None,
 ) -> Iterator[Loss]:
-    """Endless: yields the loss of every update. ``stopping`` ends it between two control steps."""
+    """Endless: yields the loss of every update. ``stopping`` ends it between two control steps.
+
+    Args:
+        progress: Where to begin; kept up to date.
+    """
+    at = progress if progress is not None else Progress()
     copies = max(a.env.num_envs for a in actors)
-    owed = 0  # control steps played and not yet learnt from, times schedule.updates
-    for _ in range(-(-schedule.warmup // copies)):
+    while any(steps > 0 for steps in at.refill):
+        if stopping():
+            return
+        for g, actor in enumerate(actors):
+            if at.refill[g] > 0:
+                actor.step(counted=False)
+                at.refill[g] -= actor.env.num_envs
+    while at.warmed < schedule.warmup:
         if stopping():
             return
         for actor in actors:
             actor.step()
-    rounds = {"joint": _in_step, "random": _in_turn, "round_robin_episode": _by_episode}[schedule.games]
-    for played, choose in rounds(actors, schedule.collect, stopping):
-        owed += played * schedule.updates
-        while owed >= schedule.collect:
-            owed -= schedule.collect
-            loss = learner.step(rectangle.draw(rng, choose(rng), learner.updates))
+        at.warmed += copies
+    play = {"joint": _in_step, "random": _in_turn, "round_robin_episode": _by_episode}[schedule.games]
+    while True:
+        while at.owed >= schedule.collect:
+            at.owed -= schedule.collect
+            loss = learner.step(rectangle.draw(rng, _chosen(schedule, len(actors), at, rng), learner.updates))
             rectangle.prioritise(loss)
             yield loss
+        if not play(actors, schedule.collect, at, stopping):
+            return
+        at.owed += at.played * schedule.updates
+        at.played = 0
 
 
-def _in_step(actors: Sequence[Actor], collect: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, Choose]]:
-    """All tasks, one control step of every copy at a time: all memories stay equally old."""
+def _chosen(schedule: Schedule, tasks: int, at: Progress, rng: np.random.Generator) -> Sequence[int] | None:
+    """Which tasks the next update draws from; None: all."""
+    if schedule.games == "joint":
+        return None
+    return [int(rng.integers(tasks)) if schedule.games == "random" else at.turn]
+
+
+def _in_step(actors: Sequence[Actor], collect: int, at: Progress, stopping: Callable[[], bool]) -> bool:
+    """A round of all tasks, one control step of every copy at a time: all memories stay equally old.
+
+    As the other two: False if it was stopped before its end.
+    """
     copies = max(a.env.num_envs for a in actors)
     rounds = max(1, collect // copies)
-    while True:
-        for _ in range(rounds):
-            if stopping():
-                return
-            for actor in actors:
-                actor.step()
-        yield rounds * copies, lambda rng: None
-
-
-def _in_turn(actors: Sequence[Actor], collect: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, Choose]]:
-    """The task that has played least plays a round; updates draw from a random task."""
-    while True:
-        actor = min(actors, key=lambda a: a.control_steps)
-        rounds = max(1, collect // actor.env.num_envs)
-        for _ in range(rounds):
-            if stopping():
-                return
+    while at.played < rounds * copies:
+        if stopping():
+            return False
+        for actor in actors:
             actor.step()
-        yield rounds * actor.env.num_envs, lambda rng: [int(rng.integers(len(actors)))]
+        at.played += copies
+    return True
 
 
-def _by_episode(actors: Sequence[Actor], collect: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, Choose]]:
-    """One task until one of its copies ends an episode, then the next; learnt from whenever a round is full."""
-    while True:
-        for g, actor in enumerate(actors):
-            ended = actor.episodes
-            while actor.episodes == ended:
-                if stopping():
-                    return
-                actor.step()
-                yield actor.env.num_envs, _always(g)
+def _in_turn(actors: Sequence[Actor], collect: int, at: Progress, stopping: Callable[[], bool]) -> bool:
+    """A round of the task that has played least."""
+    if not at.played:
+        at.turn = min(range(len(actors)), key=lambda g: actors[g].control_steps)
+    actor = actors[at.turn]
+    copies = actor.env.num_envs
+    while at.played < max(1, collect // copies) * copies:
+        if stopping():
+            return False
+        actor.step()
+        at.played += copies
+    return True
 
 
-def _always(g: int) -> Choose:
-    return lambda rng: [g]
+def _by_episode(actors: Sequence[Actor], collect: int, at: Progress, stopping: Callable[[], bool]) -> bool:
+    """One control step of one task, until one of its copies ends an episode; then of the next."""
+    if at.over:
+        at.turn, at.over = (at.turn + 1) % len(actors), False
+    if stopping():
+        return False
+    actor = actors[at.turn]
+    ended = actor.episodes
+    actor.step()
+    at.played, at.over = actor.env.num_envs, actor.episodes > ended
+    return True

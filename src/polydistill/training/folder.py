@@ -215,11 +215,40 @@ def _installed(name: str) -> bool:
 
 
 def resumed(info: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What ``run.json`` says of a continued run: how it began, and every sitting after that."""
+    """What ``run.json`` says of a continued run: how it began, and every sitting.
+
+    ``command`` makes the run as it is now from its beginning: the first command, or where a later sitting asked for
+    something else (more updates, say), the last such one without ``--resume``. ``commit`` and ``dirty`` are the last
+    sitting's; those of each are in ``sittings``.
+    """
     try:
         first = json.loads(path.read_text())
     except (OSError, ValueError):
         return info
-    began = {key: first.get(key, info[key]) for key in ("command", "started")}
-    sitting = {key: info[key] for key in ("command", "commit", "started", "machine")}
-    return {**info, **began, "resumed": [*first.get("resumed", []), sitting]}
+    later, before, asks = first.get("resumed", []), first.get("command", info["command"]), _beginning(info["command"])
+    sittings = first.get("sittings")
+    if sittings is None:  # an older run.json, whose commit is that of the last sitting
+        began = {"started": first.get("started")}
+        sittings = [*map(_sitting, [began, *later[:-1], {**later[-1], "dirty": first.get("dirty")}])] if later else None
+    return {
+        **info,
+        "command": before if asks == _beginning(before) else asks,
+        "started": first.get("started", info["started"]),
+        "resumed": [*later, {key: info[key] for key in ("command", "commit", "started", "machine")}],
+        "sittings": [*(sittings or [_sitting(first)]), _sitting(info)],
+    }
+
+
+def _sitting(about: dict[str, Any]) -> dict[str, Any]:
+    unknown = {"commit": "unknown", "dirty": False, "started": "unknown"}
+    return {key: default if about.get(key) is None else about[key] for key, default in unknown.items()}
+
+
+def _beginning(command: str) -> str:
+    """A command as it would begin the run; one without these flags stays as it was typed."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    kept = [word for word in words if word not in ("--resume", "--overwrite")]
+    return command if kept == words else shlex.join(kept)

@@ -162,11 +162,17 @@ class Online:
             net: A network of the learner's shape.
 
         Raises:
-            UserError: the checkpoint is of other students.
+            UserError: the checkpoint is of other students, or of another seed than theirs.
         """
         students = [] if state is None else state["students"]
         if state is not None and len(students) != len(self.shadows):
             raise UserError(f"the checkpoint in {self.folder.path} has {len(students)} shadow students")
+        for shadow, rest in zip(self.shadows, students, strict=False):
+            if rest["seed"] != shadow.seed:
+                raise UserError(
+                    f"--resume: a shadow student in {self.folder.path} has seed {rest['seed']}, not {shadow.seed}: "
+                    "give the seed that the run was begun with"
+                )
         for i, (shadow, rest) in enumerate(zip(self.shadows, students, strict=False)):
             own = {k.partition("-")[2]: v for k, v in tensors.items() if k.startswith(f"shadow{i}-")}
             shadow.load_state(own, rest, net)

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,7 +23,7 @@ from polydistill.replay.samplers import Sampler
 from polydistill.training import checkpoint
 from polydistill.training.callbacks import Callback, Record
 from polydistill.training.collect import Actor
-from polydistill.training.distil import Rectangle, Schedule, distil
+from polydistill.training.distil import Progress, Rectangle, Schedule, distil, refill_steps
 from polydistill.training.folder import RunFolder
 from polydistill.training.learner import Learner
 
@@ -93,6 +93,7 @@ class Run:
     checkpoint_seconds: float = 180.0
     seconds: float = 0.0  # of all sittings together
     _evaluated: int = field(default=0, init=False)
+    _progress: Progress = field(default_factory=Progress, init=False)
 
     @property
     def names(self) -> list[str]:
@@ -100,8 +101,13 @@ class Run:
 
     @property
     def control_steps(self) -> int:
-        """Control steps of all tasks together."""
+        """Control steps of all tasks together, without those that filled the memories again after a cut."""
         return sum(a.control_steps for a in self.actors)
+
+    @property
+    def refilled(self) -> int:
+        """Control steps of all tasks together that filled the memories again after a cut."""
+        return sum(a.refilled for a in self.actors)
 
     def drive(self) -> bool:
         """Run to the last update, or to a stop asked for by a signal or a callback. True if it came to the end."""
@@ -114,8 +120,8 @@ class Run:
         self._tell("on_start", total, self.names)
         try:
             with stop_on_signal() as stop:
-                steps = distil(self.actors, self.learner, self.rectangle, self.schedule, self.rng, lambda: stop.asked)
-                for loss in steps:
+                parts = (self.actors, self.learner, self.rectangle, self.schedule, self.rng)
+                for loss in distil(*parts, lambda: stop.asked, self._progress):
                     meter.add(loss)
                     now = time.monotonic()
                     self.seconds = before + now - began
@@ -175,6 +181,8 @@ class Run:
     def save(self) -> Path:
         """Write a checkpoint: weights, optimiser, counters and generators. The memories are filled again on resume.
 
+        What is played for that is counted apart (``refilled``): the schedule goes on where it was.
+
         Raises:
             UserError: it cannot be written; the earlier ones are untouched.
         """
@@ -184,6 +192,8 @@ class Run:
             "evaluated": self._evaluated,
             "skipped": self.learner.skipped,
             "task_steps": [a.control_steps for a in self.actors],
+            "task_refilled": [a.refilled for a in self.actors],
+            "progress": {k: v for k, v in asdict(self._progress).items() if k != "refill"},
             "rng": checkpoint.generator_state(self.rng),
             "actor_rng": [checkpoint.generator_state(a.rng) for a in self.actors],
             "metrics_bytes": self.folder.size(METRICS),
@@ -222,9 +232,13 @@ class Run:
         self.learner.updates, self.learner.skipped = state["updates"], state["skipped"]
         self.seconds, self._evaluated = state["seconds"], state["evaluated"]
         checkpoint.restore_generator(self.rng, state["rng"])
-        for actor, steps, rng in zip(self.actors, state["task_steps"], state["actor_rng"], strict=True):
-            actor.control_steps = steps
+        played = state["task_steps"]
+        refilled = state.get("task_refilled", [0] * len(played))  # an older checkpoint has neither this ...
+        for actor, steps, more, rng in zip(self.actors, played, refilled, state["actor_rng"], strict=True):
+            actor.control_steps, actor.refilled = steps, more
             checkpoint.restore_generator(actor.rng, rng)
+        self._progress = Progress(**state.get("progress", {"warmed": min(played)}))  # ... nor this: a new round begins
+        self._progress.refill = [refill_steps(self.schedule, a.memory.capacity, a.control_steps) for a in self.actors]
         self.folder.truncate(METRICS, state["metrics_bytes"])
         return True
 

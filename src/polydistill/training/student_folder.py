@@ -86,6 +86,7 @@ def _about(shadow: Shadow, teacher: Scored) -> dict[str, Any]:
         "kind": task.kind,
         "action_meanings": list(task.action_meanings),
         "teacher": str(teacher.path),
+        "teacher_kind": shadow.best.kind,
         "random_score": teacher.random,
     }
     return {

@@ -14,7 +14,7 @@ Everything is float64, takes leading batch dimensions, and uses the same softmax
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,7 +148,7 @@ class Rounds:
     Attributes:
         steps: ``[T, N]``, || pi_{t+1} - pi_t ||, Frobenius.
         rounds: int ``[N]``, rounds until a step was at most the tolerance; T where none was.
-        period: int ``[N]``, 1 for a fixed point, 2 and more for a circle, 0 for neither (yet).
+        period: int ``[N]``, 1 for a fixed point, 2 and more for a circle, 0 for neither (yet); see :func:`periods`.
         last: ``[N, S, A]``, the last policies.
         theta: ``[N, K, A]``, what they were made of.
     """
@@ -180,14 +180,31 @@ def rounds_of(
         if steps[-1].max() <= tolerance:
             break
     assert theta is not None
-    period = np.zeros(len(first), np.int64)
-    for k in range(min(8, len(path) - 1), 0, -1):  # the smallest period is written last
-        back = (path[-1] - path[-1 - k]).flatten(1).norm(dim=1).numpy()
-        period[back <= max(tolerance, 1e-8 if k > 1 else 0)] = k
     table = np.stack(steps)
     still = table <= tolerance
     rounds = np.where(still.any(0), still.argmax(0) + 1, len(table))
-    return Rounds(table, rounds, period, path[-1], theta)
+    return Rounds(table, rounds, periods(path, table, tolerance), path[-1], theta)
+
+
+def periods(path: Sequence[Tensor], steps: np.ndarray, tolerance: float) -> np.ndarray:
+    """1 for a fixed point, k = 2 to 8 for a circle of k policies, 0 for neither, int ``[N]``.
+
+    A fixed point: the last step is at most ``tolerance``. A circle: the policies are back where they were k rounds ago,
+    to 1e-8; in between they were further away than 1e-6; and the last step is as long as the one k rounds ago, to a
+    thousandth. What comes near slowly, from side to side, has ever shorter steps: it is neither.
+
+    Args:
+        path: The last policies, nine if there are so many, each ``[N, S, A]``.
+        steps: ``[T, N]``, the lengths of all steps.
+    """
+    period = np.zeros(steps.shape[1], np.int64)
+    for k in range(min(8, len(path) - 1, len(steps) - 1), 1, -1):  # the smallest period is written last
+        back = (path[-1] - path[-1 - k]).flatten(1).norm(dim=1).numpy()
+        longest = steps[-k:].max(0)
+        kept = np.abs(steps[-1] - steps[-1 - k]) < 1e-3 * longest
+        period[(back <= 1e-8) & (longest > 1e-6) & kept] = k
+    period[steps[-1] <= tolerance] = 1
+    return period
 
 
 def contraction_ratio(problem: Problem, one: Tensor, other: Tensor, gamma: Gamma, lam: float) -> float:
