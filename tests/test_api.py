@@ -218,6 +218,17 @@ def test_bad_input_writes_nothing(tmp_path: Path, changes: dict[str, Any], match
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_holds_a_run_is_refused_before_anything_is_measured(
+    run: tuple[Path, Seen, api.Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*args: Any) -> None:
+        raise AssertionError("a teacher was measured")
+
+    monkeypatch.setattr("polydistill.build.actors", measured)
+    with pytest.raises(UserError, match="holds a run"):
+        api.distill(small(memory={"sampler": "hierarchical"}), run[0], teachers=[exact_teacher("catch")])
+
+
 def test_mse_needs_q_values(tmp_path: Path) -> None:
     teachers = [exact_teacher("catch", "logits"), fitted_teacher("catch-wind")]
     with pytest.raises(UserError, match="loss mse needs Q-values, but the teacher of catch gives logits"):

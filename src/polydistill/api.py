@@ -23,7 +23,7 @@ from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
 from polydistill.training.callbacks import Callback, Record
 from polydistill.training.collect import Actor
-from polydistill.training.folder import RunFolder, now, provenance, resumed
+from polydistill.training.folder import RunFolder, now, provenance, require_usable, resumed
 from polydistill.training.run import METRICS, Run
 
 #: Evaluations while training use other seeds than the final one, so that nothing is chosen on those.
@@ -75,6 +75,7 @@ def distill(
     parts = build.parts(recipe, teachers)
     most = max(recipe.evaluation.episodes, recipe.evaluation.final_episodes)
     require_starts(parts.suite.tasks, Protocol(name=recipe.evaluation.protocol, episodes=most))
+    require_usable(Path(out), resume=resume, overwrite=overwrite)  # H-PR's teachers are measured next, which takes time
     actors = build.actors(parts)
     try:
         folder = RunFolder(Path(out), resume=resume, overwrite=overwrite)

@@ -27,6 +27,28 @@ LOCK = ".lock"
 OURS = {"run.json": ("command", "versions"), "card.json": ("format", "task")}
 
 
+def require_usable(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """What :class:`RunFolder` asks of a folder before it takes it; for work that should not begin in vain.
+
+    Raises:
+        UserError: it holds a run and neither flag is set, there is nothing to resume, or it is not of this program.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--out {path} is a file: name a folder")
+    try:
+        held = path.is_dir() and any(p.name != LOCK for p in path.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot read --out {path}: {error.strerror}; choose another folder") from None
+    if resume and overwrite:
+        raise UserError("--resume continues a run and --overwrite replaces it: give one of them")
+    if resume and not held:
+        raise UserError(f"nothing to resume at {path}: start without --resume")
+    if held and not _is_ours(path):
+        raise UserError(f"--out {path} is not empty and not a run: choose another folder")
+    if held and not (resume or overwrite):
+        raise UserError(f"--out {path} holds a run: add --resume to continue it or --overwrite to replace it")
+
+
 class RunFolder:
     """An output folder held by this process until :meth:`close` (the lock dies with the process).
 
@@ -42,20 +64,7 @@ class RunFolder:
 
     def __init__(self, path: Path, *, resume: bool = False, overwrite: bool = False):
         self.path = path
-        if path.exists() and not path.is_dir():
-            raise UserError(f"--out {path} is a file: name a folder")
-        try:
-            held = path.is_dir() and any(p.name != LOCK for p in path.iterdir())
-        except OSError as error:
-            raise UserError(f"cannot read --out {path}: {error.strerror}; choose another folder") from None
-        if resume and overwrite:
-            raise UserError("--resume continues a run and --overwrite replaces it: give one of them")
-        if resume and not held:
-            raise UserError(f"nothing to resume at {path}: start without --resume")
-        if held and not _is_ours(path):
-            raise UserError(f"--out {path} is not empty and not a run: choose another folder")
-        if held and not (resume or overwrite):
-            raise UserError(f"--out {path} holds a run: add --resume to continue it or --overwrite to replace it")
+        require_usable(path, resume=resume, overwrite=overwrite)
         self._lock = self._acquire()
         if overwrite:
             for child in path.iterdir():
