@@ -348,11 +348,15 @@ def test_ctrl_c_cuts_an_evaluation_short(tmp_path: Path) -> None:
 
 
 def test_the_second_signal_kills_as_usual(tmp_path: Path) -> None:
-    with run_of(tmp_path / "x") as run:
-        interrupting(run.actors[0].env, 3)
-        interrupting(run.actors[1].env, 3)
-        with pytest.raises(KeyboardInterrupt):
-            run.drive()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with run_of(tmp_path / "x") as run:
+            interrupting(run.actors[0].env, 3)
+            interrupting(run.actors[1].env, 3)
+            with pytest.raises(KeyboardInterrupt):
+                run.drive()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,7 @@ def test_a_loss_that_is_no_number_ends_it_before_it_is_saved(tmp_path: Path, mon
 
 def test_the_nature_recipe_sees_pixels_as_in_the_article(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    monkeypatch.setattr(Teaching, "drive", lambda self: not seen.append(self.trainer.env.task.obs_profile))  # type: ignore[attr-defined]
+    monkeypatch.setattr(Teaching, "drive", lambda self: not seen.append(self.task.obs_profile))
     for recipe in ("nature", "fast"):
         copies = {"settings.num_envs": 1} | ({"settings.capacity": 1_000} if recipe == "nature" else {})
         assert teach("pong", tmp_path / recipe, recipe=recipe, overrides=copies, say=quiet)
