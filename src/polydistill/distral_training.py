@@ -30,6 +30,8 @@ from polydistill.training.run import CHECKPOINTS, METRICS, device_of, stop_on_si
 
 __all__ = ["DISTILLED", "PROTOCOL", "DistralRecipe", "Outcome", "distral"]
 
+UNIT = "control steps of each task"
+
 #: What a resumed run may change.
 RESUMED_WITH = ("total_steps", "episodes", "device", "threads")
 
@@ -79,8 +81,14 @@ def distral(
     overwrite: bool = False,
     command: str | None = None,
     say: Callable[[str], None] = print,
+    show: Callable[[int, int, str], None] | None = None,
 ) -> Outcome:
     """Train one agent on all tasks, score every task's policy and the distilled one, save.
+
+    Args:
+        say: Told what happens, in lines.
+        show: Told now and then how far it is: control steps of each task, of how many, and what else is known; None:
+            ``say`` is.
 
     Raises:
         UserError: bad input; nothing has been written then. Or a gradient that is not finite.
@@ -100,7 +108,7 @@ def distral(
         learner = Distral(envs, recipe.settings, recipe.total_steps, recipe.seed, device)
         folder = RunFolder(Path(out), resume=resume, overwrite=overwrite)
         try:
-            return _train(recipe, learner, folder, resume, command, say)
+            return _train(recipe, learner, folder, resume, command, say, show)
         finally:
             folder.close()
     finally:
@@ -115,6 +123,7 @@ def _train(
     resume: bool,
     command: str | None,
     say: Callable[[str], None],
+    show: Callable[[int, int, str], None] | None,
 ) -> Outcome:
     if resume:
         require_same(folder.path / "recipe.yaml", recipe, RESUMED_WITH)
@@ -125,6 +134,7 @@ def _train(
     folder.write_json("run.json", info)
     folder.write_yaml("recipe.yaml", recipe.model_dump(mode="json"))
     clock = _Clock(folder, learner, recipe, say)
+    clock.show = show or clock.show
     if resume and clock.resume():
         say(f"resumed {folder.path} after {learner.steps:,} control steps of each task")
     finished = clock.drive()
@@ -140,6 +150,9 @@ class _Clock:
 
     def __init__(self, folder: RunFolder, learner: Distral, recipe: DistralRecipe, say: Callable[[str], None]):
         self.folder, self.learner, self.recipe, self._say = folder, learner, recipe, say
+        self.show: Callable[[int, int, str], None] = lambda done, total, text: say(
+            f"{done:,}/{total:,} {UNIT} | {text}"
+        )
         self.seconds = 0.0  # of all sittings
 
     def drive(self) -> bool:
@@ -182,10 +195,8 @@ class _Clock:
         self.folder.append(METRICS, record)
         told = " ".join(f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in returns.items())
         left = duration((learner.total_steps - learner.steps) / rate) if rate else "?"
-        self._say(
-            f"{learner.steps:,}/{learner.total_steps:,} control steps of each task | {rate * games:,.0f}/s | "
-            f"return {told} | {left} left"
-        )
+        text = f"{rate * games:,.0f}/s | return {told} | {left} left"
+        self.show(learner.steps, learner.total_steps, text)
 
     def save(self) -> None:
         """Write a checkpoint, and the policies as files that are there without it."""

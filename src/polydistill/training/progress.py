@@ -8,7 +8,7 @@ import time
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from polydistill.training.callbacks import Callback, Record
 
@@ -92,3 +92,46 @@ class Display(Callback):
             self._bar.console.print(text, highlight=False)
         else:
             print(text, file=self._stream, flush=True)
+
+
+class Live:
+    """A bar that renews itself in a terminal, plain lines anywhere else; use it in a ``with``.
+
+    Args:
+        unit: What is counted.
+    """
+
+    def __init__(self, unit: str, stream: TextIO | None = None):
+        self._unit, self._stream = unit, stream or sys.stdout
+        columns = (
+            TextColumn(f"{{task.completed:,}}/{{task.total:,}} {unit}"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._bar = Progress(*columns, console=Console(file=self._stream)) if self._stream.isatty() else None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Live:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, completed: int, total: int, text: str) -> None:
+        """How far it is; ``text`` holds facts between ``|``."""
+        if self._bar is None:
+            self.say(f"{completed:,}/{total:,} {self._unit} | {text}")
+            return
+        if self._task is None:
+            self._task = self._bar.add_task("", total=total)
+        self._bar.update(self._task, completed=completed, total=total, description=text.replace(" | ", "\n"))
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._bar is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)

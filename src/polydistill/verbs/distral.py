@@ -70,9 +70,10 @@ class Distral:
         return self._two_rooms() if small else self._networks()
 
     def _networks(self) -> int:
-        from polydistill.distral_training import DistralRecipe, distral
+        from polydistill.distral_training import UNIT, DistralRecipe, distral
         from polydistill.recipe import parse_assignment, resolve
         from polydistill.training.distral_files import CONFIG
+        from polydistill.training.progress import Live
 
         if self.out is None:
             raise UserError("name a folder for the run: --out runs/distral")
@@ -81,14 +82,16 @@ class Distral:
         given |= {"seed": self.seed, "device": self.device}
         overrides |= {key: value for key, value in given.items() if value is not None}
         recipe = resolve(DistralRecipe, {"tasks": list(self.tasks)}, "distral", overrides)
-        outcome = distral(
-            recipe,
-            self.out,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            command=command(),
-            say=lambda text: print(text, flush=True),
-        )
+        with Live(UNIT) as live:
+            outcome = distral(
+                recipe,
+                self.out,
+                resume=self.resume,
+                overwrite=self.overwrite,
+                command=command(),
+                say=live.say,
+                show=live.show,
+            )
         if not outcome.finished:
             return 130
         width = max(len(name) for name in outcome.scores)
