@@ -13,8 +13,7 @@ import torch
 from polydistill.errors import UserError
 from polydistill.nets.store import CONFIG, load_student
 from polydistill.nets.student import Student
-from polydistill.plugins import nearest
-from polydistill.tasks import Suite
+from polydistill.tasks import Suite, place_of
 from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import CARD, load_teacher
 from polydistill.training import distral_files
@@ -68,40 +67,21 @@ class Policy:
         Raises:
             UserError: unknown task, or an observation of another shape or dtype.
         """
-        g = self._row(task)
-        playing = self.suite.tasks[g]
-        shape, dtype = playing.obs_shape, np.dtype(playing.obs_dtype)
-        batch = np.asarray(observation)
-        single = batch.shape == shape
-        if not single and batch.shape[1:] != shape:
-            inner = ", ".join(map(str, shape))
-            raise UserError(f"{playing.name}: expected observations {shape} or (B, {inner}), found {batch.shape}")
-        if not np.can_cast(batch.dtype, dtype, "same_kind"):
-            raise UserError(f"{playing.name}: expected {dtype} observations, found {batch.dtype}")
-        batch = np.require(batch, dtype, ["C", "W"])  # torch warns of arrays it may not write to
-        values = self.values(batch[None] if single else batch, g)
+        g = place_of(task, self.suite.tasks, self.path)
+        batch, single = self.suite.tasks[g].batch(observation)
+        values = self.values(batch, g)
         actions = values.argmax(-1) if deterministic else self._draw(values, rng or np.random.default_rng())
         return (actions[0] if single else actions), state
 
     def outputs(self, task: str) -> Callable[[np.ndarray], np.ndarray]:
         """The values of one task's own actions: ``[B, *obs_shape] -> [B, n_actions]``."""
-        g = self._row(task)
+        g = place_of(task, self.suite.tasks, self.path)
         return lambda obs: self.values(obs, g)
 
     def greedy(self, task: str) -> Callable[[np.ndarray], np.ndarray]:
         """The function of one task that an evaluation plays: ``[B, *obs_shape] -> int64 [B]``."""
         outputs = self.outputs(task)
         return lambda obs: outputs(obs).argmax(-1)
-
-    def _row(self, task: str | None) -> int:
-        names = [t.name for t in self.suite.tasks]
-        if task is None:
-            if len(names) > 1:
-                raise UserError(f"{self.path} plays {', '.join(names)}: say which with task=")
-            return 0
-        if task not in names:
-            raise UserError(f"{self.path} does not play {task!r}: {nearest(task, names)}")
-        return names.index(task)
 
     def _draw(self, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.kind == "q":

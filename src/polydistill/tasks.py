@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Self
@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from polydistill.errors import UserError
+from polydistill.plugins import nearest
 
 #: The ALE's actions in the order of their codes: index == code.
 ATARI_AXIS: tuple[str, ...] = (
@@ -100,6 +101,23 @@ class Task:
                 "polydistill distral learns those, everything else needs discrete ones"
             )
 
+    def batch(self, observation: np.ndarray) -> tuple[np.ndarray, bool]:
+        """One observation ``[*obs_shape]`` or several ``[B, *obs_shape]`` as a batch, and whether it was one.
+
+        The batch has the task's dtype and is contiguous and writable, as torch wants it.
+
+        Raises:
+            UserError: another shape, or another kind of number.
+        """
+        given, dtype = np.asarray(observation), np.dtype(self.obs_dtype)
+        single = given.shape == self.obs_shape
+        if not single and given.shape[1:] != self.obs_shape:
+            inner = ", ".join(map(str, self.obs_shape))
+            raise UserError(f"{self.name}: expected observations {self.obs_shape} or (B, {inner}), found {given.shape}")
+        if not np.can_cast(given.dtype, dtype, "same_kind"):
+            raise UserError(f"{self.name}: expected {dtype} observations, found {given.dtype}")
+        return np.require(given[None] if single else given, dtype, ["C", "W"]), single
+
     def to_dict(self) -> dict[str, Any]:
         """The task as JSON values, without bounds where it has none; :meth:`from_dict` undoes it."""
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
@@ -137,6 +155,20 @@ class Task:
             return cls(**read)
         except ValueError as error:
             raise UserError(f"{where}: {error}") from None
+
+
+def place_of(task: str | None, tasks: Sequence[Task], where: object) -> int:
+    """Position of the task a user means; None means the only one. ``where``: what plays them, for the message.
+
+    Raises:
+        UserError: no task has that name, or None was given and there are several.
+    """
+    names = [t.name for t in tasks]
+    if task is None and len(names) > 1:
+        raise UserError(f"{where} plays {', '.join(names)}: say which with task=")
+    if task is not None and task not in names:
+        raise UserError(f"{where} does not play {task!r}: {nearest(task, names)}")
+    return 0 if task is None else names.index(task)
 
 
 @dataclass(frozen=True)

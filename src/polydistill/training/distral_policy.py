@@ -16,8 +16,7 @@ from polydistill.errors import UserError
 from polydistill.evaluation.remembering import DISTILLED, Remembering, draw, score_remembering
 from polydistill.evaluation.rows import Label, Row
 from polydistill.nets.columns import ColumnOutput
-from polydistill.plugins import nearest
-from polydistill.tasks import Task
+from polydistill.tasks import Task, place_of
 from polydistill.training.distral_files import Saved
 from polydistill.training.distral_networks import Look
 
@@ -59,7 +58,7 @@ class DistralPolicy:
         Raises:
             UserError: unknown task, or there is no distilled policy.
         """
-        g, nets = self._row(task), self.saved.nets
+        g, nets = place_of(task, self.tasks, self.path), self.saved.nets
         if not distilled:
             return self._playing(partial(nets.look, g), nets.empty)
         if nets.shared is None or not self.distils:
@@ -103,16 +102,8 @@ class DistralPolicy:
         Raises:
             UserError: unknown task, no distilled policy, or an observation of another shape or dtype.
         """
-        playing = self.tasks[self._row(task)]
-        shape, dtype = playing.obs_shape, np.dtype(playing.obs_dtype)
-        batch = np.asarray(observation)
-        single = batch.shape == shape
-        if not single and batch.shape[1:] != shape:
-            inner = ", ".join(map(str, shape))
-            raise UserError(f"{playing.name}: expected observations {shape} or (B, {inner}), found {batch.shape}")
-        if not np.can_cast(batch.dtype, dtype, "same_kind"):
-            raise UserError(f"{playing.name}: expected {dtype} observations, found {batch.dtype}")
-        batch = np.require(batch[None] if single else batch, dtype, ["C", "W"])  # torch warns of read-only arrays
+        playing = self.tasks[place_of(task, self.tasks, self.path)]
+        batch, single = playing.batch(observation)
         start = np.zeros(len(batch), bool) if episode_start is None else np.atleast_1d(np.asarray(episode_start, bool))
         if start.shape != (len(batch),):
             raise UserError(f"{playing.name}: {len(batch)} observations, but episode_start of shape {start.shape}")
@@ -124,14 +115,6 @@ class DistralPolicy:
         if playing.continuous:
             actions = box_actions(actions, playing, len(batch))
         return (actions[0] if single else actions), state
-
-    def _row(self, task: str | None) -> int:
-        names = [t.name for t in self.tasks]
-        if task is None and len(names) > 1:
-            raise UserError(f"{self.path} plays {', '.join(names)}: say which with task=")
-        if task is not None and task not in names:
-            raise UserError(f"{self.path} does not play {task!r}: {nearest(task, names)}")
-        return 0 if task is None else names.index(task)
 
 
 def score(
