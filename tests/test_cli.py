@@ -17,6 +17,7 @@ from polydistill import cli
 from polydistill.evaluation import scores
 from polydistill.training.folder import RunFolder
 from polydistill.training.progress import describe, duration
+from tests import command_line
 from tests.distilling import NAMES, small, write_teacher
 
 Call = Callable[..., tuple[int, str, str]]
@@ -27,11 +28,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """Type a command: exit code, standard output, standard error."""
 
     def typed(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["polydistill", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
+        code = command_line.typed(monkeypatch, *arguments)
+        return code, *capsys.readouterr()
 
     return typed
 

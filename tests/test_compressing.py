@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from math import nan
@@ -16,7 +15,7 @@ import torch
 import yaml
 
 import polydistill
-from polydistill import api, cli, compressing
+from polydistill import api, compressing
 from polydistill.compressing import Compression, Rule, Search, compress
 from polydistill.envs.catch import catch_task
 from polydistill.envs.suite import resolve_task
@@ -27,6 +26,7 @@ from polydistill.nets.ladder import Size, ladder
 from polydistill.reporting.pareto import MEAN, Cost, ParetoRow, markdown, picture, teacher_rows
 from polydistill.tasks import Suite
 from polydistill.training.callbacks import Callback
+from tests.command_line import typed
 from tests.distilling import NAMES, small, write_teacher
 
 TEACHER = 7_619  # parameters of a catch teacher with 64 hidden units
@@ -43,13 +43,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compressing, "latency", lambda *_: 0.5)
     return tmp_path
-
-
-def typed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["polydistill", "compress", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0)
 
 
 # The ladder ----------------------------------------------------------------------------------------------------------
@@ -166,7 +159,7 @@ def test_a_compression_from_end_to_end(
 ) -> None:
     flags = ["zoo/catch", "--recipe", "recipe.yaml", "--updates", "10", "--sizes", "90", "50", "--out", "out"]
     monkeypatch.setattr(Search, "passes", passes)
-    assert typed(monkeypatch, *flags, "--keep", "1") == 0
+    assert typed(monkeypatch, "compress", *flags, "--keep", "1") == 0
     out = place / "out"
     assert {p.name for p in out.iterdir()} == {
         "90pct", "50pct", "student", "pareto.csv", "pareto.md", "pareto.svg",
@@ -196,7 +189,7 @@ def test_a_compression_from_end_to_end(
     assert command.startswith("polydistill distill recipe.yaml --teachers zoo/catch --out out/50pct --seed 1 --student")
 
     monkeypatch.setattr(api, "distill", None)  # nothing is made again
-    assert typed(monkeypatch, *flags, "--keep", "1000") == 2
+    assert typed(monkeypatch, "compress", *flags, "--keep", "1000") == 2
     said = capsys.readouterr().err
     assert said.startswith("polydistill: no size keeps 1000 %: the best, ")
     assert said.count("\n") == 1
@@ -260,7 +253,7 @@ def test_mistakes_are_one_line_and_write_nothing(
     (place / "mine/student").mkdir(parents=True)
     (place / "mine/student/thesis.txt").write_text("precious")
     before = sorted(place.rglob("*"))
-    assert typed(monkeypatch, *flags) == 2
+    assert typed(monkeypatch, "compress", *flags) == 2
     out, err = capsys.readouterr()
     assert match in err
     assert err.count("\n") == 1

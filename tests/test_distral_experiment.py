@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from polydistill import cli
 from polydistill.algorithms.distral import AGENTS
 from polydistill.distral_training import DistralRecipe
 from polydistill.errors import UserError
 from polydistill.evaluation.distral_results import AgentScore, ReturnPoint
 from polydistill.evaluation.rows import read_csv
 from polydistill.experiments import Choice, Experiment, load_experiment, plan_runs
-from polydistill.processes import Children
+from tests.command_line import children_here, refused, typed
 
 EXPERIMENT: dict[str, Any] = {
     "about": "Two agents.",
@@ -36,13 +34,6 @@ EXPERIMENT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def main(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["polydistill", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0)
-
-
 def write(folder: Path, **changes: Any) -> None:
     content = {k: v for k, v in {**EXPERIMENT, **changes}.items() if v is not None}
     (folder / "mazes.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
@@ -58,19 +49,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What is started; it runs in this process, which saves importing torch for each."""
-    started: list[list[str]] = []
-
-    class Ended:
-        def __init__(self, code: int) -> None:
-            self.wait = lambda: code
-
-    def start(self: object, arguments: list[str]) -> Ended:
-        started.append(list(arguments))
-        with monkeypatch.context() as patch:
-            return Ended(main(list(arguments), patch))
-
-    monkeypatch.setattr(Children, "start", start)
-    return started
+    return children_here(monkeypatch)
 
 
 def names(**choice: Any) -> list[str]:
@@ -109,7 +88,7 @@ def test_two_agents_from_the_file_to_the_readme(
     place: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(place, grid={"settings.beta": [300]}, seeds=[1])
-    assert main(["experiment", "mazes.yaml"], monkeypatch) == 0
+    assert typed(monkeypatch, "experiment", "mazes.yaml") == 0
     assert len(calls) == 2
     assert "| KL | beta=" in capsys.readouterr().out
     results = place / "results/mazes"
@@ -129,15 +108,15 @@ def test_two_agents_from_the_file_to_the_readme(
     assert [s.startswith("polydistill distral catch --out runs/mazes/") for s in noted] == [True] * 2
     before = {p: p.read_bytes() for p in results.iterdir()}
     calls.clear()
-    assert main(["experiment", "mazes.yaml"], monkeypatch) == 0
+    assert typed(monkeypatch, "experiment", "mazes.yaml") == 0
     assert calls == []
     assert {p: p.read_bytes() for p in results.iterdir()} == before
     # The learning rate falls over all steps: a finished run cannot go on to more of them.
-    assert main(["experiment", "mazes.yaml", "--steps", "500"], monkeypatch) == 2
+    assert typed(monkeypatch, "experiment", "mazes.yaml", "--steps", "500") == 2
     assert "A3C-beta=300-s1 was made with total_steps 400, not 500: remove it" in capsys.readouterr().err
     run = place / "runs/mazes/KL-beta=300-s1/run.json"
     run.write_text(run.read_text().replace('"finished": "', '"finished": null, "was": "'))
-    assert main(["experiment", "mazes.yaml", "--dry-run"], monkeypatch) == 0
+    assert typed(monkeypatch, "experiment", "mazes.yaml", "--dry-run") == 0
     said = capsys.readouterr().out
     assert "cut       KL, catch, beta=300, seed 1\n" in said
     assert "mazes: 2 runs, 1 finished" in said
@@ -177,13 +156,8 @@ def test_mistakes_are_one_line_and_start_nothing(
     match: str,
 ) -> None:
     write(place, **changes)
-    assert main(["experiment", "mazes.yaml", *flags], monkeypatch) == 2
-    said = capsys.readouterr().err
-    assert match in said
-    assert said.count("\n") == 1
-    assert calls == []
-    assert not (place / "runs").exists()
-    assert not (place / "results").exists()
+    assert typed(monkeypatch, "experiment", "mazes.yaml", *flags) == 2
+    refused(place, calls, capsys.readouterr().err, match)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from polydistill import cli, distral_training
+from polydistill import distral_training
 from polydistill.distral_training import DISTILLED, DistralRecipe, distral
 from polydistill.errors import UserError
 from polydistill.evaluating import evaluate
@@ -20,6 +19,7 @@ from polydistill.evaluation.scores import format_drawn
 from polydistill.policies import load
 from polydistill.training.distral import Distral
 from polydistill.training.distral_policy import DistralPolicy
+from tests.command_line import typed
 
 SMALL = {"hidden": 16, "lstm": 8, "num_envs": 4, "unroll": 5}
 
@@ -107,10 +107,7 @@ def test_bad_input(
     flags: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["polydistill", "distral", *flags, "--out", "x"])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
+    assert typed(monkeypatch, "distral", *flags, "--out", "x") == 2
     err = capsys.readouterr().err
     assert told in err
     assert err.count("\n") == 1
@@ -124,10 +121,7 @@ def test_continuous_actions_from_the_command_line_to_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def polydistill(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["polydistill", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        assert not stop.value.code
+        assert typed(monkeypatch, *arguments) == 0
         return capsys.readouterr().out
 
     run = tmp_path / "run"

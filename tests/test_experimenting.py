@@ -7,7 +7,6 @@ import math
 import os
 import shlex
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import yaml
 
 import polydistill
-from polydistill import api, cli, distral_training, multitask, transferring
+from polydistill import api, distral_training, multitask, transferring
 from polydistill.commands import _text
 from polydistill.errors import UserError
 from polydistill.evaluation.curves import CurvePoint
@@ -25,11 +24,11 @@ from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.tables import PaperNumber, Result
 from polydistill.experimenting import run_experiment
 from polydistill.experiments import Choice, load_experiment, plan_runs
-from polydistill.processes import Children
 from polydistill.recipe import parse_assignment, shipped
 from polydistill.reporting import page
 from polydistill.reporting.experiment import _line, curves, finals
 from polydistill.training.callbacks import Callback
+from tests.command_line import children_here, refused, typed
 from tests.distilling import NAMES, small, write_teacher
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,13 +42,6 @@ EXPERIMENT: dict[str, Any] = {
     "seeds": [1, 2],
     "paper": {"source": "A paper", "percent": {"catch": {"kl": 99.0}}},
 }
-
-
-def polydistill_main(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["polydistill", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0)
 
 
 def write(folder: Path, experiment: dict[str, Any]) -> None:
@@ -71,21 +63,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What is started; it runs in this process, which saves importing torch for each; without videos and reports."""
-    started: list[list[str]] = []
     monkeypatch.setattr(api, "_inspect", lambda *_: None)
     monkeypatch.setattr(page, "write_report", lambda folder: folder)
-
-    class Ended:
-        def __init__(self, code: int) -> None:
-            self.wait = lambda: code
-
-    def start(self: object, arguments: list[str]) -> Ended:
-        started.append(list(arguments))
-        with monkeypatch.context() as patch:
-            return Ended(polydistill_main(list(arguments), patch))
-
-    monkeypatch.setattr(Children, "start", start)
-    return started
+    return children_here(monkeypatch)
 
 
 def names(*choices: Choice) -> list[str]:
@@ -96,7 +76,7 @@ def names(*choices: Choice) -> list[str]:
 def test_every_run_is_made_once_and_kept(
     place: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert polydistill_main(["experiment", "losses.yaml", "--seeds", "1"], monkeypatch) == 0
+    assert typed(monkeypatch, "experiment", "losses.yaml", "--seeds", "1") == 0
     folders = ["mse-catch-s1", "kl-catch-s1", "mse-catch-wind-s1", "kl-catch-wind-s1"]
     assert [Path(c[c.index("--out") + 1]).name for c in calls] == folders
     results = place / "results" / "losses"
@@ -114,7 +94,7 @@ def test_every_run_is_made_once_and_kept(
     assert f"results: {Path('results/losses/README.md')}" in capsys.readouterr().out
     before = {p: p.read_bytes() for p in results.iterdir()}
     calls.clear()
-    assert polydistill_main(["experiment", "losses.yaml", "--seeds", "1"], monkeypatch) == 0
+    assert typed(monkeypatch, "experiment", "losses.yaml", "--seeds", "1") == 0
     assert calls == []
     assert {p: p.read_bytes() for p in results.iterdir()} == before
 
@@ -134,7 +114,7 @@ def test_the_noted_command_makes_the_run_again(
         "--set",
         "learner.batch_size=8",
     ]
-    assert polydistill_main(["experiment", "losses.yaml", *choice], monkeypatch) == 0
+    assert typed(monkeypatch, "experiment", "losses.yaml", *choice) == 0
     noted = [s for s in (place / "results/losses/command.txt").read_text().splitlines() if s and s[0] != "#"]
     assert len(noted) == 1
     assert noted[0].startswith("polydistill distill recipe.yaml --teachers zoo/catch-wind")
@@ -142,7 +122,7 @@ def test_the_noted_command_makes_the_run_again(
     program, *arguments = shlex.split(noted[0])
     assert program == "polydistill"
     arguments[arguments.index("--out") + 1] = "again"
-    assert polydistill_main(arguments, monkeypatch) == 0
+    assert typed(monkeypatch, *arguments) == 0
     assert (place / "again/recipe.yaml").read_text() == (first / "recipe.yaml").read_text()
     assert (place / "again/scores.csv").read_text() == (first / "scores.csv").read_text()
     saved = yaml.safe_load((first / "recipe.yaml").read_text())
@@ -182,7 +162,7 @@ def test_a_run_that_fails_does_not_stop_the_others(
 ) -> None:
     (place / "runs/losses/mse-catch-s1").mkdir(parents=True)
     (place / "runs/losses/mse-catch-s1/mine.txt").write_text("not a run")
-    assert polydistill_main(["experiment", "losses.yaml", "--seeds", "1", "--tasks", "catch"], monkeypatch) == 2
+    assert typed(monkeypatch, "experiment", "losses.yaml", "--seeds", "1", "--tasks", "catch") == 2
     assert len(calls) == 2
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == ("polydistill: 1 of 2 runs failed: mse, catch, seed 1 (exit code 2); the same command continues")
@@ -220,9 +200,9 @@ def test_a_run_with_other_settings_is_refused_before_anything_starts(
     place: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["experiment", "losses.yaml", "--only", "kl", "--seeds", "1"]
-    assert polydistill_main([*arguments, "--tasks", "catch-wind"], monkeypatch) == 0
+    assert typed(monkeypatch, *arguments, "--tasks", "catch-wind") == 0
     calls.clear()
-    assert polydistill_main([*arguments, "--updates", "9"], monkeypatch) == 2
+    assert typed(monkeypatch, *arguments, "--updates", "9") == 2
     assert calls == []
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
@@ -234,9 +214,9 @@ def test_a_run_with_other_settings_is_refused_before_anything_starts(
     del saved["learner"]["anneal"]  # as if the setting were newer than the run
     saved["device"] = "cuda"
     recipe.write_text(yaml.safe_dump(saved))
-    assert polydistill_main([*arguments, "--tasks", "catch-wind"], monkeypatch) == 0
+    assert typed(monkeypatch, *arguments, "--tasks", "catch-wind") == 0
     (recipe.parent / "run.json").write_text("{")
-    assert polydistill_main([*arguments, "--tasks", "catch-wind"], monkeypatch) == 2
+    assert typed(monkeypatch, *arguments, "--tasks", "catch-wind") == 2
     assert "run.json or recipe.yaml is damaged" in capsys.readouterr().err
 
 
@@ -244,8 +224,8 @@ def test_finished_runs_go_on_to_more_updates(
     place: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["experiment", "losses.yaml", "--only", "kl", "--seeds", "1", "--tasks", "catch-wind"]
-    assert polydistill_main(arguments, monkeypatch) == 0
-    assert polydistill_main([*arguments, "--updates", "25"], monkeypatch) == 0
+    assert typed(monkeypatch, *arguments) == 0
+    assert typed(monkeypatch, *arguments, "--updates", "25") == 0
     assert "--resume" in calls[-1]
     assert "runs/losses/kl-catch-wind-s1 goes on" in capsys.readouterr().out
     results = read_csv(place / "results/losses/scores.csv", Result)
@@ -255,7 +235,7 @@ def test_finished_runs_go_on_to_more_updates(
     saved = yaml.safe_load(recipe.read_text())
     recipe.write_text(yaml.safe_dump({**saved, "learner": {**saved["learner"], "anneal": True}}))
     annealed = [*arguments, "--set", "learner.anneal=true", "--updates", "30"]
-    assert polydistill_main(annealed, monkeypatch) == 2
+    assert typed(monkeypatch, *annealed) == 2
     assert "was made with schedule.total_updates 25, not 30" in capsys.readouterr().err
 
 
@@ -291,13 +271,8 @@ def test_mistakes_are_one_line_and_start_nothing(
     match: str,
 ) -> None:
     write(place, {**EXPERIMENT, **changes})
-    assert polydistill_main(["experiment", "losses.yaml", *flags], monkeypatch) == 2
-    said = capsys.readouterr().err
-    assert match in said
-    assert said.count("\n") == 1
-    assert calls == []
-    assert not (place / "runs").exists()
-    assert not (place / "results").exists()
+    assert typed(monkeypatch, "experiment", "losses.yaml", *flags) == 2
+    refused(place, calls, capsys.readouterr().err, match)
 
 
 def test_an_unknown_experiment_names_the_known() -> None:
@@ -325,7 +300,7 @@ def test_the_commands_of_shipped_experiments_say_what_was_planned(name: str, mon
     groups, grid = experiment.teachers or (experiment.tasks,), experiment.grid.values()
     assert len(planned) == len(experiment.variants) * len(groups) * len(experiment.seeds) * math.prod(map(len, grid))
     for run in planned:
-        assert polydistill_main(list(run.arguments), monkeypatch) == 130
+        assert typed(monkeypatch, *run.arguments) == 130
         assert seen.pop() == (run.settings, run.folder)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 import yaml
 
 import polydistill
-from polydistill import cli
 from polydistill.algorithms.dqn import DQNSettings
 from polydistill.errors import UserError
 from polydistill.evaluation.experiment import add_run
@@ -26,6 +25,7 @@ from polydistill.training.callbacks import Callback, Record
 from polydistill.training.learner import NotFiniteError
 from polydistill.training.multi import MultitaskRun
 from polydistill.training.multi_records import Lines
+from tests.command_line import typed
 from tests.distilling import NAMES, exact_teacher, states, write_teacher
 
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
@@ -251,19 +251,14 @@ def test_a_task_with_a_teacher_is_the_teachers() -> None:
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def typed(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["polydistill", "multitask", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return int(stop.value.code or 0)
-
+    multitask = partial(typed, monkeypatch, "multitask")
     monkeypatch.chdir(tmp_path)
     write_teacher(tmp_path / "zoo" / "catch", "catch")
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(small(against=["zoo/pong"])))
     flags = ["--tasks", *NAMES, "--student", "task_heads", "--steps", 160, "--seed", 3, "--out", "x", "--threads", 1]
     threads = torch.get_num_threads()
     try:
-        assert typed("r.yaml", *flags, "--against", "zoo/catch", "--set", "dqn.double=true") == 0
+        assert multitask("r.yaml", *flags, "--against", "zoo/catch", "--set", "dqn.double=true") == 0
         out, err = capsys.readouterr()
         assert "report: x/report.html" in out
         assert "320 control steps" in err
@@ -271,9 +266,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert (recipe["tasks"], recipe["against"]) == (list(NAMES), ["zoo/catch"])
         assert (recipe["student"]["kind"], recipe["student"]["options"]) == ("task_heads", {})
         assert (recipe["total_steps"], recipe["seed"], recipe["dqn"]["double"]) == (160, 3, True)
-        assert typed("r.yaml", *flags) == 2  # there is a run already
+        assert multitask("r.yaml", *flags) == 2  # there is a run already
         assert "add --resume to continue it or --overwrite to replace it" in capsys.readouterr().err
-        assert typed("r.yaml", *flags, "--overwrite") == 0  # the recipe's teachers are not of these games
+        assert multitask("r.yaml", *flags, "--overwrite") == 0  # the recipe's teachers are not of these games
         assert yaml.safe_load((tmp_path / "x" / "recipe.yaml").read_text())["against"] == []
     finally:
         torch.set_num_threads(threads)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from polydistill import api, cli, nets, transferring
+from polydistill import api, nets, transferring
 from polydistill.envs.suite import resolve_task
 from polydistill.evaluation.curves import CurvePoint
 from polydistill.evaluation.rows import read_csv
@@ -22,12 +21,12 @@ from polydistill.evaluation.tables import Result
 from polydistill.experiments import load_experiment, plan_runs
 from polydistill.nets.store import save_student
 from polydistill.policies import load
-from polydistill.processes import Children
 from polydistill.reporting import page
 from polydistill.tasks import Suite
 from polydistill.teachers.sources import open_source
 from polydistill.training.teach import Teaching, evaluations
 from polydistill.transferring import TransferRecipe, transfer_recipe
+from tests.command_line import children_here, typed
 from tests.distilling import parts_of, small, write_teacher
 
 QUICK: dict[str, Any] = {
@@ -185,28 +184,21 @@ def test_stop_and_resume(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(Path("out/metrics.jsonl").read_text().splitlines()) == 3
 
 
-def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sys.argv", ["polydistill", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0)
-
-
 def test_the_verb_and_kickstarting(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = [f"{k}={v}" for k, v in QUICK.items() if k != "total_steps"]
     kick = ["--kickstart", "zoo/catch", "--kickstart-weight", "2", "--kickstart-steps", "300"]
-    typed = ["transfer", "amn", "--task", "catch", "--steps", "640", "--head", "reinit", "--out", "out", *kick]
-    assert run([*typed, "--set", *flags], monkeypatch) == 0
+    arguments = ["transfer", "amn", "--task", "catch", "--steps", "640", "--head", "reinit", "--out", "out", *kick]
+    assert typed(monkeypatch, *arguments, "--set", *flags) == 0
     saved = yaml.safe_load(Path("out/recipe.yaml").read_text())
     assert saved["kickstart"] == {
         "teacher": "zoo/catch", "weight": 2.0, "steps": 300, "temperature": 0.01, "learner_temperature": 0.01
     }  # fmt: skip
     assert saved["hand_over"]["head"] == "reinit"
     taught = ["teach", "--task", "catch", "--steps", "640", "--out", "taught", *kick, "--set", *flags]
-    assert run(taught, monkeypatch) == 0
+    assert typed(monkeypatch, *taught) == 0
     assert json.loads(Path("taught/card.json").read_text())["settings"]["kickstart"]["steps"] == 300
     capped = ["sources", "--target", "zoo/catch", "--sources", "zoo/catch-wind", "out", "--observations", "200"]
-    assert run(capped, monkeypatch) == 0
+    assert typed(monkeypatch, *capped) == 0
 
 
 @pytest.mark.parametrize(
@@ -235,7 +227,7 @@ def test_refused_in_one_line(
 ) -> None:
     (place / "cut").mkdir()
     (place / "cut" / "run.json").write_text('{"command": "", "versions": {}}')
-    assert run(["transfer", *arguments, "--out", "out"], monkeypatch) == 2
+    assert typed(monkeypatch, "transfer", *arguments, "--out", "out") == 2
     said = capsys.readouterr().err
     assert match in said
     assert said.count("\n") == 1
@@ -247,12 +239,7 @@ def test_an_experiment_makes_its_sources_first(place: Path, monkeypatch: pytest.
     monkeypatch.setattr(api, "_inspect", lambda *_: None)
     monkeypatch.setattr(page, "write_report", lambda folder: folder)
 
-    def start(self: object, arguments: list[str]) -> Any:
-        with monkeypatch.context() as patch:
-            code = run(list(arguments), patch)
-        return SimpleNamespace(wait=lambda: code)
-
-    monkeypatch.setattr(Children, "start", start)
+    children_here(monkeypatch)
     base = {"teachers": ["zoo/catch-wind"], **small(schedule={"total_updates": 5}, evaluation={"every": 5})}
     Path("recipe.yaml").write_text(yaml.safe_dump(base))
     short = {"kind": "transfer", "recipe": "fast", **QUICK}
@@ -271,7 +258,7 @@ def test_an_experiment_makes_its_sources_first(place: Path, monkeypatch: pytest.
         "paper_curves": {"source": "A paper", "millions": [1], "scores": {"random": [1.182]}},
     }
     Path("move.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    assert run(["experiment", "move.yaml"], monkeypatch) == 0
+    assert typed(monkeypatch, "experiment", "move.yaml") == 0
     results = Path("results/move")
     rows = read_csv(results / "scores.csv", Result)
     assert [(r.variant, r.task) for r in rows] == [
@@ -313,5 +300,5 @@ def test_mistakes_in_an_experiment(
         "variants": {"a": {}, "b": {"kind": "transfer", "recipe": "fast", "source": "a", "init": "amn-policy"}},
     }  # fmt: skip
     Path("x.yaml").write_text(yaml.safe_dump({**content, **changes}))
-    assert run(["experiment", "x.yaml", "--dry-run"], monkeypatch) == 2
+    assert typed(monkeypatch, "experiment", "x.yaml", "--dry-run") == 2
     assert match in capsys.readouterr().err

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 
 from polydistill.envs.base import VecEnv
 from polydistill.envs.suite import expand, make_env, resolve_task
-from polydistill.errors import UserError
 from polydistill.evaluation.remembering import DISTILLED, PROTOCOL
 from polydistill.evaluation.rows import Row, mean_scores, write_csv
 from polydistill.recipe import require_same
@@ -202,10 +200,7 @@ class _Clock:
         """Write a checkpoint, and the policies as files that are there without it."""
         tensors, counters = self.learner.state()
         state = {**counters, "seconds": self.seconds, "metrics_bytes": self.folder.size(METRICS)}
-        try:
-            checkpoint.save(self.folder.path / CHECKPOINTS, self.learner.steps, tensors, state)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"cannot write a checkpoint to {self.folder.path}: {error}; free some space") from None
+        checkpoint.save(self.folder.path / CHECKPOINTS, self.learner.steps, tensors, state)
         sizes = self.recipe.settings
         distral_files.save(self.folder.path, _saved(self.recipe, self.learner), sizes.hidden, sizes.lstm)
 

@@ -360,15 +360,15 @@ def test_the_second_signal_kills_as_usual(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    watcher, real, calls = Watcher(), checkpoint.save, []
+    watcher, real, calls = Watcher(), checkpoint.save_file, []
 
-    def save(*arguments: Any) -> Path:
+    def save_file(*arguments: Any) -> None:
         calls.append(1)
         if 3 <= len(calls) <= 5:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*arguments)
+        real(*arguments)
 
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
     with run_of(tmp_path / "x", watcher, checkpoint_seconds=0.0) as run:
         assert run.drive()
     assert len(watcher.messages) == 3
@@ -378,11 +378,11 @@ def test_a_full_disk_is_said_and_the_run_goes_on(tmp_path: Path, monkeypatch: py
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> Path:
+    def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     watcher = Watcher(last=3)
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     with run_of(tmp_path / "x", watcher) as run, pytest.raises(UserError, match="cannot write a checkpoint"):
         run.drive()
     assert watcher.events[-1] == "end"  # the progress bar is taken down

@@ -155,20 +155,20 @@ def test_nothing_warms_up_or_explores_if_that_is_asked_for(tmp_path: Path) -> No
 
 
 def test_a_full_disk_is_said_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved, said = checkpoint.save, list[str]()
+    saved, said = checkpoint.save_file, list[str]()
     fails = iter([OSError(28, "No space left on device"), SafetensorError("IoError: No space left on device")])
 
-    def full(*args: Any, **kwargs: Any) -> Path:
+    def full(*args: Any) -> None:
         if error := next(fails, None):
             raise error
-        return saved(*args, **kwargs)
+        saved(*args)
 
     def often(*args: Any, **kwargs: Any) -> Teaching:
         made = make_teaching(*args, **kwargs)
         made.checkpoint_seconds = 0
         return made
 
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     monkeypatch.setattr("polydistill.teaching.make_teaching", often)
     assert teach("catch", tmp_path / "t", overrides={**SMALL, "total_steps": 2_000}, say=said.append)
     told = [line for line in said if "cannot write a checkpoint" in line]

@@ -12,13 +12,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from polydistill.errors import UserError
 from polydistill.evaluation.distral_results import Standing, curves_of, read_results, standings
 from polydistill.evaluation.distral_tables import BASELINE
 from polydistill.evaluation.transfer_measures import Curve
-from polydistill.reporting.experiment import CURVES_SVG, stand_alone
+from polydistill.reporting.experiment import CURVES_SVG
 from polydistill.reporting.plots import WIDE, label_ends, short_number
-from polydistill.reporting.svg import INK, TASKS, axes, style, to_svg
+from polydistill.reporting.svg import INK, TASKS, axes, style, to_svg, write_pictures
 
 ROBUSTNESS_SVG = "robustness.svg"
 
@@ -47,16 +46,7 @@ def draw(experiment: Path) -> list[Path]:
     own = curves_of(points)
     lines = {s.variant: own[s.variant, s.best] for s in found if (s.variant, s.best) in own}
     tasks = list(dict.fromkeys(s.task for s in scores))
-    written = []
-    for name, picture in ((CURVES_SVG, curves(lines, tasks)), (ROBUSTNESS_SVG, robustness(found))):
-        if picture is None:
-            continue
-        try:
-            (experiment / name).write_text(stand_alone(picture), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write the picture to {experiment / name}: {error.strerror}") from None
-        written.append(experiment / name)
-    return written
+    return write_pictures(experiment, {CURVES_SVG: curves(lines, tasks), ROBUSTNESS_SVG: robustness(found)})
 
 
 def curves(agents: Mapping[str, Mapping[tuple[int, str], Curve]], tasks: Sequence[str]) -> str | None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from polydistill.reporting.plots import WIDE, draw_interval, label_ends, short_number, thin
+from polydistill.reporting.plots import WIDE, draw_interval, interval_axes, label_ends, label_row, short_number, thin
 from polydistill.reporting.statistics import Value
-from polydistill.reporting.svg import INK, STUDENT, TEACHER, axes, style, to_svg
+from polydistill.reporting.svg import STUDENT, TEACHER, axes, style, to_svg
 from polydistill.reporting.text import num
 
 
@@ -40,22 +40,12 @@ def final_returns(results: Sequence[tuple[str, Value, Value]]) -> str | None:
     if not results:
         return None
     with style():
-        figure, ax = axes(1.3 * WIDE, 54 + 40 * len(results))
-        ax.grid(True, axis="x")
-        ax.grid(False, axis="y")
+        figure, ax = interval_axes(1.3 * WIDE, len(results), "return")
         for i, (name, own, alone) in enumerate(results):
             if np.isfinite(alone.value):
                 draw_interval(ax, alone, i + 0.14, TEACHER, marker="D", size=4.5)
             draw_interval(ax, own, i, STUDENT, marker="o", size=7.0)
-            ax.annotate(name, (0, i - 0.3), xycoords=("axes fraction", "data"), color=INK, va="center")
-            ax.annotate(num(own.value), (1, i - 0.3), xycoords=("axes fraction", "data"), ha="right", va="center",
-                        color=INK)  # fmt: skip
-        ax.set_ylim(len(results) - 0.6, -0.65)
-        ax.set_yticks([])
-        ax.spines["left"].set_visible(False)
-        ax.margins(x=0.08)
-        ax.xaxis.set_major_locator(MaxNLocator(6))
-        ax.set_xlabel("return")
+            label_row(ax, i, name, num(own.value))
         told = "; ".join(
             f"{name} {num(own.value)}" + (f", distilled {num(alone.value)}" if np.isfinite(alone.value) else "")
             for name, own, alone in results

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from polydistill.errors import UserError
 from polydistill.evaluation.curves import CURVES, CurvePoint
 from polydistill.evaluation.experiment import SCORES
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.tables import PAPER, PaperNumber, Result
 from polydistill.reporting.plots import WIDE, label_ends, short_number
-from polydistill.reporting.svg import INK, MUTED, TASKS, TEACHER, axes, style, to_svg
+from polydistill.reporting.svg import INK, MUTED, TASKS, TEACHER, axes, style, to_svg, write_pictures
 
-HERE = Path(__file__).parent
 CURVES_SVG, PERCENT_SVG = "curves.svg", "percent.svg"
 
 #: Files in the experiment's folder -> what they show.
@@ -38,16 +36,7 @@ def draw(experiment: Path) -> list[Path]:
     results = read_csv(experiment / SCORES, Result)
     points = read_csv(experiment / CURVES, CurvePoint) if (experiment / CURVES).exists() else []
     paper = read_csv(experiment / PAPER, PaperNumber) if (experiment / PAPER).exists() else []
-    written = []
-    for name, picture in ((CURVES_SVG, curves(points)), (PERCENT_SVG, finals(results, points, paper))):
-        if picture is None:
-            continue
-        try:
-            (experiment / name).write_text(stand_alone(picture), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write the picture to {experiment / name}: {error.strerror}") from None
-        written.append(experiment / name)
-    return written
+    return write_pictures(experiment, {CURVES_SVG: curves(points), PERCENT_SVG: finals(results, points, paper)})
 
 
 def curves(points: Sequence[CurvePoint]) -> str | None:
@@ -128,15 +117,6 @@ def finals(results: Sequence[Result], points: Sequence[CurvePoint], paper: Seque
         ax.xaxis.set_major_locator(MaxNLocator(6))
         ax.set_xlabel("% of the teacher's mean score" + ("; hollow: the paper's" if paper else ""), color=MUTED)
         return to_svg(figure, "percent", f"At the end: {'; '.join(told)}")
-
-
-def stand_alone(plot: str) -> str:
-    """The text of an SVG file from a plot of the page: with the page's colours, for light and dark."""
-    css = (HERE / "style.css").read_text()
-    colours = css[: css.index("* {")].replace(":root", "svg")
-    head, rest = plot.split(">", 1)
-    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    return f"{head}><style>{colours}svg{{font-family:var(--font)}}</style>{rest}\n"
 
 
 def _line(points: Sequence[CurvePoint]) -> tuple[np.ndarray, np.ndarray] | None:

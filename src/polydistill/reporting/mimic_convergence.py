@@ -20,9 +20,8 @@ from polydistill.evaluation.mimic_convergence import (
     Step,
 )
 from polydistill.evaluation.rows import read_csv
-from polydistill.reporting.experiment import stand_alone
 from polydistill.reporting.plots import WIDE, label_ends
-from polydistill.reporting.svg import INK, TASKS, axes, style, to_svg
+from polydistill.reporting.svg import INK, TASKS, axes, style, to_svg, write_pictures
 
 ROUNDS_SVG, SETTINGS_SVG = "rounds.svg", "settings.svg"
 
@@ -67,11 +66,10 @@ def write(out: Path) -> list[Path]:
         before, rest = old.split(OPEN, 1)
         after = rest.split(CLOSE, 1)[1]
         readme.write_text(f"{before}{OPEN}\n{table(settings)}\n{CLOSE}{after}")
-        (out / ROUNDS_SVG).write_text(stand_alone(rounds_picture(steps)), encoding="utf-8")
-        (out / SETTINGS_SVG).write_text(stand_alone(settings_picture(settings)), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}") from None
-    return [readme, out / ROUNDS_SVG, out / SETTINGS_SVG]
+    plots = {ROUNDS_SVG: rounds_picture(steps), SETTINGS_SVG: settings_picture(settings)}
+    return [readme, *write_pictures(out, plots)]
 
 
 def table(settings: Sequence[Setting]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +11,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from polydistill.errors import UserError
 from polydistill.evaluation.rows import read_csv
-from polydistill.reporting.html import HERE
 from polydistill.reporting.plots import label_ends, short_number
-from polydistill.reporting.svg import RANDOM, STUDENT, TASKS, TEACHER, axes, style, to_svg
+from polydistill.reporting.svg import RANDOM, STUDENT, TASKS, TEACHER, axes, style, to_svg, write_svg
 from polydistill.training.online import CURVE, Point
 
 COLOURS = (STUDENT, TASKS[1], TASKS[0], TASKS[5])  # of the students, one after the other
@@ -74,18 +72,7 @@ def write_online(runs: Sequence[Path], out: Path) -> Path:
     plot = online_curve(runs)
     if plot is None:
         raise UserError(f"{runs[0] / CURVE}: no evaluation to draw yet")
-    css = (HERE / "style.css").read_text()
-    colours = css[: css.index("* {")].replace(":root", "svg")
-    head, rest = plot.split(">", 1)
-    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    tmp = out.with_name(f".{out.name}.tmp")
-    try:
-        tmp.write_text(f"{head}><style>{colours}svg{{font-family:var(--font)}}</style>{rest}\n", encoding="utf-8")
-        os.replace(tmp, out)
-    except OSError as error:
-        tmp.unlink(missing_ok=True)
-        raise UserError(f"cannot write the picture to {out}: {error.strerror}; choose another place") from None
-    return out
+    return write_svg(out, plot)
 
 
 def _read(run: Path) -> list[Point]:

@@ -13,9 +13,10 @@ from polydistill.errors import UserError
 from polydistill.reporting import distral_page, media, plots
 from polydistill.reporting.data import RunData, number, read_run
 from polydistill.reporting.embedding import look_inside
-from polydistill.reporting.html import HERE, environment, inline, seeds, write_html
+from polydistill.reporting.html import environment, inline, seeds, write_html
 from polydistill.reporting.partitions import partition_rows, value_histogram
 from polydistill.reporting.statistics import AGGREGATES, TaskResult, Value, aggregates, task_results
+from polydistill.reporting.svg import write_svg
 from polydistill.reporting.text import duration, millions
 
 
@@ -41,15 +42,7 @@ def write_picture(run: Path, out: Path) -> Path:
     plot = plots.final_scores(task_results(data), aggregates(data)["geometric_mean"])
     if plot is None:
         raise UserError(f"{run}: no final scores to draw; the run has not finished")
-    css = (HERE / "style.css").read_text()
-    colours = css[: css.index("* {")].replace(":root", "svg")
-    head, rest = plot.split(">", 1)
-    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    try:
-        out.write_text(f"{head}><style>{colours}svg{{font-family:var(--font)}}</style>{rest}\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write the picture to {out}: {error.strerror}; choose another place") from None
-    return out
+    return write_svg(out, plot)
 
 
 def render(data: RunData) -> str:

@@ -12,10 +12,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from polydistill.evaluation.rows import write_csv
 from polydistill.reporting.data import read_run
-from polydistill.reporting.experiment import stand_alone
 from polydistill.reporting.plots import WIDE, label_ends, short_number
 from polydistill.reporting.statistics import aggregates, task_results
-from polydistill.reporting.svg import INK, STUDENT, TEACHER, axes, style, to_svg
+from polydistill.reporting.svg import INK, STUDENT, TEACHER, axes, style, to_svg, write_pictures
 
 MEAN = "geometric mean"  # of several tasks
 TEACHER_NAME = "teacher"
@@ -158,8 +157,7 @@ def write_pareto(out: Path, rows: Sequence[ParetoRow], keep: float, notes: Seque
     """``pareto.csv``, ``pareto.md`` and ``pareto.svg`` in ``out``; the picture only where a percentage is known."""
     write_csv(out / "pareto.csv", rows, ParetoRow)
     (out / "pareto.md").write_text(markdown(rows, keep, notes))
-    if plot := picture(rows, keep):
-        (out / "pareto.svg").write_text(stand_alone(plot), encoding="utf-8")
+    write_pictures(out, {"pareto.svg": picture(rows, keep)})
 
 
 def _number(value: float) -> str:

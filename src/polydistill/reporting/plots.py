@@ -87,24 +87,13 @@ def final_scores(results: Sequence[TaskResult], geometric: Value) -> str | None:
     if len(results) > 1 and np.isfinite(geometric.value):
         rows.append(("geometric mean", geometric, Value(100.0)))
     with style():
-        figure, ax = axes(WIDE, 54 + 40 * len(rows))
+        figure, ax = interval_axes(WIDE, len(rows), "% of the teacher's mean score")
         ax.axvline(100, color=TEACHER, dashes=(6, 3), linewidth=1.2)
-        ax.grid(True, axis="x")
-        ax.grid(False, axis="y")
         for i, (name, student, teacher) in enumerate(rows):
             mean = name == "geometric mean" and i == len(rows) - 1
             draw_interval(ax, teacher, i + 0.14, TEACHER, marker=None if mean else "D", size=4.5)
             draw_interval(ax, student, i, STUDENT, marker="s" if mean else "o", size=7.0)
-            weight = "bold" if mean else "normal"
-            ax.annotate(name, (0, i - 0.3), xycoords=("axes fraction", "data"), color=INK, weight=weight, va="center")
-            ax.annotate(_with_interval(student), (1, i - 0.3), xycoords=("axes fraction", "data"), ha="right",
-                        va="center", color=INK, weight=weight)  # fmt: skip
-        ax.set_ylim(len(rows) - 0.6, -0.65)
-        ax.set_yticks([])
-        ax.spines["left"].set_visible(False)
-        ax.margins(x=0.08)
-        ax.xaxis.set_major_locator(MaxNLocator(6))
-        ax.set_xlabel("% of the teacher's mean score")
+            label_row(ax, i, name, _with_interval(student), weight="bold" if mean else "normal")
         told = "; ".join(f"{name} {_with_interval(student)} %" for name, student, _ in rows)
         return to_svg(figure, "final", f"Student in % of its teacher, with 95 % intervals: {told}")
 
@@ -155,6 +144,27 @@ def _percent_of_itself(teacher: Value) -> Value:
 def _with_interval(value: Value) -> str:
     interval = f" [{value.low:.0f}, {value.high:.0f}]" if np.isfinite(value.low) else ""
     return f"{value.value:.0f}{interval}"
+
+
+def interval_axes(width: float, rows: int, xlabel: str) -> tuple[Figure, Axes]:
+    """Axes for one interval per row, the first at the top; :func:`draw_interval` and :func:`label_row` fill a row."""
+    figure, ax = axes(width, 54 + 40 * rows)
+    ax.grid(True, axis="x")
+    ax.grid(False, axis="y")
+    ax.set_ylim(rows - 0.6, -0.65)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    ax.margins(x=0.08)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.set_xlabel(xlabel)
+    return figure, ax
+
+
+def label_row(ax: Axes, row: int, name: str, value: str, weight: str = "normal") -> None:
+    """The row's name at the left above its interval, what it amounts to at the right."""
+    for x, text, side in ((0, name, "left"), (1, value, "right")):
+        ax.annotate(text, (x, row - 0.3), xycoords=("axes fraction", "data"), color=INK, weight=weight, va="center",
+                    ha=side)  # fmt: skip
 
 
 def draw_interval(ax: Axes, value: Value, y: float, colour: str, marker: str | None, size: float) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from polydistill.errors import UserError
+
+CSS = Path(__file__).parent / "style.css"
 
 # Drawn with these colours, published as the page's custom properties, which differ in light and dark.
 INK, MUTED, RULE = "#010101", "#020202", "#030303"
@@ -104,3 +111,33 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
     return text
+
+
+def stand_alone(plot: str) -> str:
+    """The text of an SVG file from :func:`to_svg`'s element: with the page's colours, for light and dark."""
+    css = CSS.read_text()
+    colours = css[: css.index("* {")].replace(":root", "svg")
+    head, rest = plot.split(">", 1)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f"{head}><style>{colours}svg{{font-family:var(--font)}}</style>{rest}\n"
+
+
+def write_svg(out: Path, plot: str) -> Path:
+    """Write a plot as a file that stands alone; an older one is replaced as a whole. Returns ``out``.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    tmp = out.with_name(f".{out.name}.tmp")
+    try:
+        tmp.write_text(stand_alone(plot), encoding="utf-8")
+        os.replace(tmp, out)
+    except OSError as error:
+        tmp.unlink(missing_ok=True)
+        raise UserError(f"cannot write the picture to {out}: {error.strerror}; choose another place") from None
+    return out
+
+
+def write_pictures(folder: Path, plots: Mapping[str, str | None]) -> list[Path]:
+    """Write each plot, file name -> plot, into ``folder``; None, nothing to show, is left out. As :func:`write_svg`."""
+    return [write_svg(folder / name, plot) for name, plot in plots.items() if plot is not None]

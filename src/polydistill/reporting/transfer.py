@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from polydistill.errors import UserError
 from polydistill.evaluation.curves import CURVES, CurvePoint
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.transfer_measures import About, curves_of, score_at
-from polydistill.reporting.experiment import stand_alone
 from polydistill.reporting.plots import WIDE, label_ends, short_number
-from polydistill.reporting.svg import RANDOM, TASKS, axes, style, to_svg
+from polydistill.reporting.svg import RANDOM, TASKS, axes, style, to_svg, write_svg
 
 PICTURE = "transfer.svg"
 SHOWS = "Score over control steps: a line is the mean over seeds, thin lines are the seeds"
@@ -58,11 +56,5 @@ def write_transfer(experiment: Path) -> Path | None:
     Raises:
         UserError: a file of the experiment is missing or damaged, or the picture cannot be written.
     """
-    plot, out = transfer_curves(experiment), experiment / PICTURE
-    if plot is None:
-        return None
-    try:
-        out.write_text(stand_alone(plot), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write the picture to {out}: {error.strerror}") from None
-    return out
+    plot = transfer_curves(experiment)
+    return None if plot is None else write_svg(experiment / PICTURE, plot)

@@ -31,9 +31,8 @@ from polydistill.evaluation.two_rooms import (
     SeedScore,
 )
 from polydistill.ops.scores import bootstrap_interval
-from polydistill.reporting.experiment import stand_alone
 from polydistill.reporting.plots import WIDE, label_ends, short_number
-from polydistill.reporting.svg import INK, MUTED, RULE, STUDENT, TASKS, axes, style, to_svg
+from polydistill.reporting.svg import INK, MUTED, RULE, STUDENT, TASKS, axes, style, to_svg, write_pictures
 
 OPEN, CLOSE = "<!-- numbers -->", "<!-- /numbers -->"
 CAPTION = {DISTRAL: "Distral", SEPARATE: "separate", OWN: "own prior"}  # at the curves
@@ -78,11 +77,9 @@ def write(out: Path) -> list[Path]:
             )
         before, rest = old.split(OPEN, 1)
         readme.write_text(f"{before}{OPEN}\n{table(scores)}\n{CLOSE}{rest.split(CLOSE, 1)[1]}")
-        for name, (picture, _) in pictures.items():
-            (out / name).write_text(stand_alone(picture), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}") from None
-    return [readme, *(out / name for name in pictures)]
+    return [readme, *write_pictures(out, {name: plot for name, (plot, _) in pictures.items()})]
 
 
 def table(scores: Sequence[SeedScore]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -45,8 +46,17 @@ def save(
     given up (its checkpoint was damaged): it is removed too.
 
     Raises:
-        OSError, SafetensorError: the disk is full or not writable; what was there is untouched.
+        UserError: the disk is full or not writable; what was there is untouched.
     """
+    try:
+        return _save(folder, step, tensors, state, keep)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write a checkpoint to {folder} ({error}); the earlier ones are intact") from error
+
+
+def _save(
+    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tmp, final = folder / f".tmp-{step}-{os.getpid()}", folder / f"{step:010d}"
     for left in folder.glob(".tmp-*"):  # of a writer that was killed

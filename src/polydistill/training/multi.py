@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from polydistill.algorithms.multi_dqn import MultiDQN
 from polydistill.errors import UserError
 from polydistill.training import checkpoint
@@ -140,12 +138,8 @@ class MultitaskRun:
         state = {
             **self.when(), **counters, "evaluated": self._evaluated, "metrics_bytes": self.folder.size(METRICS),
         }  # fmt: skip
-        folder = self.folder.path / CHECKPOINTS
         parts = {"student": self.learner.student.state_dict(), **tensors}
-        try:
-            path = checkpoint.save(folder, self.learner.updates, parts, state)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"cannot write a checkpoint to {folder} ({error}); the earlier ones are intact") from error
+        path = checkpoint.save(self.folder.path / CHECKPOINTS, self.learner.updates, parts, state)
         self._tell("on_checkpoint", path)
         return path
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from polydistill.algorithms.policy_distillation import Loss
@@ -201,11 +200,7 @@ class Run:
         tensors = {"student": self.learner.student.state_dict(), "optimizer": optimizer}
         if self.learner.beside is not None:
             tensors["beside"] = self.learner.beside.state_dict()
-        folder = self.folder.path / CHECKPOINTS
-        try:
-            path = checkpoint.save(folder, self.learner.updates, tensors, state)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"cannot write a checkpoint to {folder} ({error}); the earlier ones are intact") from error
+        path = checkpoint.save(self.folder.path / CHECKPOINTS, self.learner.updates, tensors, state)
         self._tell("on_checkpoint", path)
         return path
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from polydistill.algorithms.kickstart import Assistance
@@ -218,11 +217,7 @@ class Teaching:
         if self.online is not None:
             followers, state["shadow"] = self.online.state()
             parts |= followers
-        folder = self.folder.path / CHECKPOINT
-        try:
-            checkpoint.save(folder, self.trainer.steps, parts, state)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"cannot write a checkpoint to {folder} ({error}); the earlier ones are intact") from error
+        checkpoint.save(self.folder.path / CHECKPOINT, self.trainer.steps, parts, state)
 
     def resume(self) -> bool:
         """Go back to the newest checkpoint. False: there is none."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from polydistill import cli
 from polydistill.algorithms.tabular.distral import TabularDistral, TabularSettings
 from polydistill.algorithms.tabular.two_rooms import ACTIONS, BUMP, CONTEXTS, GOAL, LEFT, RIGHT, STEP, TwoRooms
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.two_rooms import DISTRAL, SEPARATE, Point, SeedScore, keeping, measure
 from polydistill.ops import distral as ops
 from polydistill.rng import stream
+from tests.command_line import typed
 
 WORLD = TwoRooms()
 UNIFORM = torch.full((WORLD.states, 5), -np.log(5), dtype=torch.float64)
@@ -153,17 +152,10 @@ def test_keeping() -> None:
     assert keeping(WORLD, pi0).tolist() == [[1, pytest.approx(0.7)]]
 
 
-def typed(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["polydistill", "distral", "two-rooms", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0)
-
-
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a" / "rooms"
     flags = ["--seeds", 2, "--rollouts", 6, "--own-prior", "--out", out]
-    assert typed(monkeypatch, *flags) == 0
+    assert typed(monkeypatch, "distral", "two-rooms", *flags) == 0
     said = capsys.readouterr().out
     assert "6/6 rollouts" in said
     assert {p.name for p in out.iterdir()} == {
@@ -175,11 +167,11 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     readme = out / "README.md"
     assert "Distral - separate soft Q-learning, area" in readme.read_text()
     before = readme.read_bytes()
-    assert typed(monkeypatch, *flags) == 2
+    assert typed(monkeypatch, "distral", "two-rooms", *flags) == 2
     assert "add --overwrite" in capsys.readouterr().err
     assert readme.read_bytes() == before
     readme.write_text(readme.read_text() + "\nWords by hand.\n")
-    assert typed(monkeypatch, *flags, "--alpha", 0.5, "--overwrite") == 0
+    assert typed(monkeypatch, "distral", "two-rooms", *flags, "--alpha", 0.5, "--overwrite") == 0
     assert "Words by hand." in readme.read_text()
     assert "alpha 0.5" in (out / "command.txt").read_text()
 
@@ -206,7 +198,7 @@ def test_bad_input(
     Path("file").touch()
     Path("mine").mkdir()
     Path("mine/notes.txt").touch()
-    assert typed(monkeypatch, *flags) == 2
+    assert typed(monkeypatch, "distral", "two-rooms", *flags) == 2
     out, err = capsys.readouterr()
     assert not out
     assert err.count("\n") == 1
