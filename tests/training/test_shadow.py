@@ -222,6 +222,16 @@ def test_the_student_waits_for_a_teacher_and_for_enough_to_learn_from() -> None:
     follower.catch_up()
     assert follower.updates == 8
     assert follower.seen == 28 * 16
+    fill(follower, 4)
+    assert follower.catch_up(0) == {}  # they filled a memory again, after a resume
+    fill(follower, 4)
+    follower.catch_up(24)  # 40 of the 64 did
+    assert follower.updates == 9
+    fill(follower, 1)
+    follower.catch_up(16)  # the 8 left over count
+    assert follower.updates == 10
+    follower.catch_up(8)  # nothing was shown
+    assert follower.updates == 10
 
 
 def test_an_update_without_a_finite_gradient_is_skipped_and_many_are_an_error() -> None:

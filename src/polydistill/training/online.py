@@ -111,10 +111,10 @@ class Online:
         first = shadow is self.shadows[0]
         return self.folder.path / ("student" if first else f"student-seed{shadow.seed}")
 
-    def catch_up(self) -> None:
-        """The updates that are due."""
+    def catch_up(self, progress: int) -> None:
+        """The updates that are due after ``progress`` further control steps of the learner."""
         for shadow, metrics in zip(self.shadows, self._metrics, strict=True):
-            metrics += filter(None, [shadow.catch_up()])
+            metrics += filter(None, [shadow.catch_up(progress)])
 
     def evaluate(self, score: float, net: nn.Module, control_steps: int, protocol: Protocol) -> str:
         """Offer the learner's network; play each student under the learner's own protocol, and save it.

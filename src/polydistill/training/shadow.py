@@ -83,7 +83,7 @@ class Shadow:
         eps = eps_for_max_lr(settings.learning_rate, settings.max_learning_rate)
         eps /= settings.batch_size**2  # it belongs to gradients summed over the minibatch; ours are means
         self.optimizer = DQNRMSprop(self.student.parameters(), lr=settings.learning_rate, eps=eps)
-        self.seen = self.updates = self.skipped = self._owed = self._in_a_row = 0
+        self.seen = self.updates = self.skipped = self._fresh = self._owed = self._in_a_row = 0
         self._rng = stream(seed, "shadow", task.name)
         self._objective = policy_distillation(settings.loss)
         self._tau = settings.temperature if kind == "q" else 1.0
@@ -108,7 +108,7 @@ class Shadow:
         """
         self.memory.append(obs, start)
         self.seen += self.num_envs
-        self._owed += self.num_envs
+        self._fresh += self.num_envs
 
     def offer(self, score: float, policy: Outputs, control_steps: int | None = None) -> bool:
         """Say what the learner's policy scored; strictly better than ever before, it is the teacher from now on.
@@ -136,9 +136,16 @@ class Shadow:
         """Whether there is a teacher and enough to learn from."""
         return self.teacher is not None and self.memory.shown >= self.settings.learning_starts
 
-    def catch_up(self) -> dict[str, float]:
-        """The updates that the observations since the last call owe; those shown while it waited owe none."""
-        updates, self._owed = divmod(self._owed, self.settings.update_period)
+    def catch_up(self, progress: int | None = None) -> dict[str, float]:
+        """The updates that the observations since the last call owe; those shown while it waited owe none.
+
+        Args:
+            progress: Control steps that the learner's training went on by since then. What was shown beyond that only
+                filled a memory again, after a resume, and owes nothing. None: all of it counts.
+        """
+        fresh, self._fresh = self._fresh, 0
+        owed = self._owed + (fresh if progress is None else min(fresh, progress))
+        updates, self._owed = divmod(owed, self.settings.update_period)
         return self.learn(updates)
 
     def learn(self, updates: int = 1) -> dict[str, float]:
@@ -231,5 +238,5 @@ class Shadow:
         self.seed = counters["seed"]
         self.seen, self.updates, self.skipped = counters["seen"], counters["updates"], counters["skipped"]
         restore_generator(self._rng, counters["rng"])
-        self._owed = self._in_a_row = 0
+        self._fresh = self._owed = self._in_a_row = 0
         self.memory.clear()

@@ -107,7 +107,7 @@ class Teaching:
     def _train(self) -> bool:
         trainer, before = self.trainer, self.hours
         began = saved = logged = time.monotonic()
-        first = trainer.steps
+        first = last = trainer.steps
         due = (trainer.steps // self.evaluate_every + 1) * self.evaluate_every
         recent: list[float] = []
         with stop_on_signal() as stop:
@@ -123,7 +123,8 @@ class Teaching:
                 clock = time.monotonic()
                 self.hours = before + (clock - began) / 3600
                 if self.online is not None:
-                    self.online.catch_up()
+                    self.online.catch_up(trainer.steps - last)
+                last = trainer.steps
                 if "return" in metrics:
                     recent = [*recent, metrics["return"]][-50:]
                 done = trainer.steps >= self.total_steps
