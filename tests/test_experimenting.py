@@ -40,6 +40,8 @@ EXPERIMENT: dict[str, Any] = {
     "variants": {"mse": {"objective.loss": "mse"}, "kl": {"objective.loss": "kl"}},
     "teachers": [["zoo/catch"], ["zoo/catch-wind"]],
     "seeds": [1, 2],
+    "best": True,
+    "negative_transfer": True,
     "paper": {"source": "A paper", "percent": {"catch": {"kl": 99.0}}},
 }
 
@@ -90,6 +92,8 @@ def test_every_run_is_made_once_and_kept(
     text = (results / "README.md").read_text()
     assert text.startswith("# losses\n\nTwo losses.\n\n")
     assert "| task | teacher | mse | kl | kl, paper |" in text
+    assert "| end / best, % of teacher | mse | kl |" in text
+    assert "| at the end, % of teacher | mse | kl |" in text
     assert "![% of teacher at the end" in text
     assert f"results: {Path('results/losses/README.md')}" in capsys.readouterr().out
     before = {p: p.read_bytes() for p in results.iterdir()}

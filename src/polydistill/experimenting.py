@@ -16,6 +16,7 @@ from polydistill.evaluation import distral_recording
 from polydistill.evaluation.best import BEST
 from polydistill.evaluation.distral_tables import ORDER, TASKS
 from polydistill.evaluation.experiment import add_run, sort_experiment, update_readme, write_paper
+from polydistill.evaluation.negative_transfer import NEGATIVE_TRANSFER
 from polydistill.evaluation.tables import PaperNumber
 from polydistill.evaluation.transfer_measures import TRANSFER, About
 from polydistill.experiments import Experiment, grid_of, left_out_of, tasks_of, transfers_of
@@ -87,6 +88,7 @@ def record(experiment: Experiment, run: PlannedRun, out: Path) -> None:
         sort_experiment(out, list(experiment.variants), tasks)
         pictures = {path.name: PICTURES[path.name] for path in draw(out)}
         parts = [BEST] if experiment.best else []
+        parts += [NEGATIVE_TRANSFER] if experiment.negative_transfer else []
         if about := _transfer(experiment):
             about.write(out)
             parts.append(TRANSFER)

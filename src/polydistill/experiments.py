@@ -38,6 +38,7 @@ class Experiment(Settings):
             the run of the variant ``source``, of the same seed; the teacher is for comparison alone.
         reach: Per cents of teacher; the results say after how many updates each variant came so far.
         best: The results also say how good each variant was at the end and at its best evaluation.
+        negative_transfer: The results also say which games each variant plays surely worse than the teacher.
         paper: The numbers to stand beside ours.
         paper_order: With tasks: what the paper says about the order of the variants.
     """
@@ -52,6 +53,7 @@ class Experiment(Settings):
     seeds: tuple[int, ...] = Field((1,), min_length=1)
     reach: tuple[int, ...] = ()
     best: bool = False
+    negative_transfer: bool = False
     paper: Paper | None = None
     left_out: str | None = None
     paper_curves: PaperCurves | None = None
@@ -61,7 +63,7 @@ class Experiment(Settings):
     def _agrees(self) -> Self:
         if bool(self.teachers) == bool(self.tasks):
             raise ValueError("an experiment has teachers or tasks: name one of them")
-        with_teachers = ("recipe", "left_out", "reach", "best", "paper", "paper_curves")
+        with_teachers = ("recipe", "left_out", "reach", "best", "negative_transfer", "paper", "paper_curves")
         for name in with_teachers if self.tasks else ("grid", "paper_order"):
             if getattr(self, name):
                 raise ValueError(f"{name} does not go with {'tasks' if self.tasks else 'teachers'}: leave it out")

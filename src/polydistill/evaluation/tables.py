@@ -3,8 +3,9 @@
 A table stands between ``<!-- table:results/x -->`` and ``<!-- /table -->``, where ``results/x`` is the experiment's
 folder seen from the folder of the Markdown file; or it is a folder of teachers, and the table comes from their cards.
 ``results/x#reach-90`` is the table of updates until the student had 90 % of its teacher's score; ``results/x#best``
-that of the last and the best evaluations of each training; ``results/x#transfer`` that of a transfer;
-``results/x#tasks`` and ``results/x#order`` are those of Distral's agents.
+that of the last and the best evaluations of each training; ``results/x#negative-transfer`` that of the games played
+worse than by the teacher; ``results/x#transfer`` that of a transfer; ``results/x#tasks`` and ``results/x#order`` are
+those of Distral's agents.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from polydistill.evaluation.curves import REACH, reach_table
 from polydistill.evaluation.distral_results import holds_agents
 from polydistill.evaluation.distral_tables import ORDER, TASKS, agents_table, order_table, tasks_table
 from polydistill.evaluation.markdown import escape, number, row, span
+from polydistill.evaluation.negative_transfer import NEGATIVE_TRANSFER, negative_transfer_table
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.scores import RULE, aggregate
 from polydistill.evaluation.transfer_measures import TRANSFER, transfer_table
@@ -32,7 +34,13 @@ from polydistill.evaluation.zoo_table import zoo_table
 PAPER = "paper.csv"
 
 #: What stands behind the # of a marker -> the table.
-PARTS = {BEST: best_table, TRANSFER: transfer_table, TASKS: tasks_table, ORDER: order_table}
+PARTS = {
+    BEST: best_table,
+    NEGATIVE_TRANSFER: negative_transfer_table,
+    TRANSFER: transfer_table,
+    TASKS: tasks_table,
+    ORDER: order_table,
+}
 
 _MARKED = re.compile(r"(<!-- table:(?P<where>\S+) -->)(?P<old>.*?)(?=<!-- /?table)(?P<close><!-- /table -->)?", re.S)
 
