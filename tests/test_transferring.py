@@ -24,6 +24,7 @@ from polydistill.policies import load
 from polydistill.reporting import page
 from polydistill.tasks import Suite
 from polydistill.teachers.sources import open_source
+from polydistill.training.run import Stop
 from polydistill.training.teach import Teaching, evaluations
 from polydistill.transferring import TransferRecipe, transfer_recipe
 from tests.command_line import children_here, typed
@@ -169,11 +170,11 @@ def test_random_weights_in_the_same_network(place: Path) -> None:
 def test_stop_and_resume(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate, seen = Teaching._evaluate, []
 
-    def counted(self: Teaching) -> float:
+    def counted(self: Teaching, stop: Stop) -> float:
         seen.append(self.trainer.steps)
         if len(seen) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return evaluate(self)
+        return evaluate(self, stop)
 
     monkeypatch.setattr(Teaching, "_evaluate", counted)
     assert not transferring.transfer(recipe(source="amn"), "out", say=quiet)

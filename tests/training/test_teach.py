@@ -23,6 +23,8 @@ from polydistill.evaluation.play import play
 from polydistill.teachers.zoo import load_teacher
 from polydistill.teaching import make_teaching, recipe_for, teach
 from polydistill.training import checkpoint
+from polydistill.training import teach as teach_module
+from polydistill.training.run import Stop
 from polydistill.training.teach import Teaching
 
 SMALL: dict[str, Any] = {
@@ -47,8 +49,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, evaluations: int) -> None:
     seen: list[float] = []
     evaluate = Teaching._evaluate
 
-    def counted(self: Teaching) -> float:
-        seen.append(evaluate(self))
+    def counted(self: Teaching, stop: Stop) -> float:
+        seen.append(evaluate(self, stop))
         if len(seen) == evaluations:
             os.kill(os.getpid(), signal.SIGINT)
         return seen[-1]
@@ -94,6 +96,28 @@ def test_stop_resume_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert np.mean(scores) == pytest.approx(card["scores"]["noop"]["mean"])  # the shipped file plays what its card says
 
 
+def test_a_signal_cuts_an_evaluation_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played, began = teach_module.evaluate_task, list[str]()
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        began.append("played")
+        if len(began) == 2:
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("it went on")
+        return played(*args, **kwargs)
+
+    monkeypatch.setattr(teach_module, "evaluate_task", interrupted)
+    out = tmp_path / "catch"
+    assert not teach("catch", out, overrides=SMALL, say=quiet)
+    rows = list(csv.DictReader((out / "curve.csv").open()))
+    stopped = int(rows[-1]["control_steps"])
+    assert [bool(r["evaluation"]) for r in rows][-2:] == [True, False]
+    assert teach("catch", out, overrides=SMALL, resume=True, say=quiet)
+    steps = [int(r["control_steps"]) for r in csv.DictReader((out / "curve.csv").open()) if r["evaluation"]]
+    assert len(steps) == 4
+    assert stopped < steps[1] < stopped + 3_000  # made up for at once, not at the next one due
+
+
 def test_the_best_network_is_kept_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nets: list[dict[str, torch.Tensor]] = []
     scores = iter([1.0, 3.0, 2.0, 0.0])
@@ -103,9 +127,9 @@ def test_the_best_network_is_kept_not_the_last(tmp_path: Path, monkeypatch: pyte
 
     evaluate = Teaching._evaluate
 
-    def recorded(self: Teaching) -> float:
+    def recorded(self: Teaching, stop: Stop) -> float:
         nets.append({k: v.clone() for k, v in self.trainer.net.state_dict().items()})
-        return evaluate(self)
+        return evaluate(self, stop)
 
     monkeypatch.setattr("polydistill.training.teach.mean_scores", scripted)
     monkeypatch.setattr(Teaching, "_evaluate", recorded)

@@ -103,14 +103,10 @@ class MultitaskRun:
 
     def _evaluate(self, stop: Stop) -> None:
         """An evaluation; a signal cuts it short, and it counts as not done."""
-        stop.at_once = True
-        try:
+        with stop.cutting():
             entries = self.evaluate(self.learner.updates)
-        except KeyboardInterrupt:
-            stop.asked = True
+        if stop.asked:
             return
-        finally:
-            stop.at_once = False
         self._evaluated = self.learner.updates
         self._record("on_evaluation", {"kind": "eval", **self.when(), "tasks": entries})
 

@@ -44,6 +44,17 @@ class Stop:
     asked: bool = False
     at_once: bool = False
 
+    @contextmanager
+    def cutting(self) -> Iterator[None]:
+        """Work that a signal cuts short: its block is left at once, and ``asked`` is true after it."""
+        self.at_once = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.asked = True
+        finally:
+            self.at_once = False
+
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
@@ -152,14 +163,10 @@ class Run:
 
     def _evaluate(self, stop: Stop) -> None:
         """An evaluation; a signal cuts it short, and it counts as not done."""
-        stop.at_once = True
-        try:
+        with stop.cutting():
             entries = self.evaluate(self.learner.updates)
-        except KeyboardInterrupt:
-            stop.asked = True
+        if stop.asked:
             return
-        finally:
-            stop.at_once = False
         self._evaluated = self.learner.updates
         for actor in self.actors:
             entries[actor.env.task.name]["values"] = histogram(actor.recent_values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ from polydistill.teachers.zoo import Network, build_network, load_teacher, save_
 from polydistill.training import checkpoint
 from polydistill.training.folder import RunFolder, now
 from polydistill.training.online import Online
-from polydistill.training.run import stop_on_signal
+from polydistill.training.run import Stop, stop_on_signal
 from polydistill.training.student_folder import Scored
 
 CURVE = "curve.csv"
@@ -92,6 +93,7 @@ class Teaching:
     best_score: float = -float("inf")
     best: dict[str, Tensor] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list, init=False)
+    _evaluated: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.phases = [{"from_control_steps": 0, **self.phase}]
@@ -108,12 +110,11 @@ class Teaching:
         trainer, before = self.trainer, self.hours
         began = saved = logged = time.monotonic()
         first = last = trainer.steps
-        due = (trainer.steps // self.evaluate_every + 1) * self.evaluate_every
         recent: list[float] = []
         with stop_on_signal() as stop:
             if self.evaluate_first and first == 0:
                 nothing = dict.fromkeys(("epsilon", "loss", "q_mean"), float("nan"))
-                self._write_curve(nothing, float("nan"), self._evaluate())
+                self._write_curve(nothing, float("nan"), self._evaluate(stop))
             for metrics in trainer.run():
                 if not np.isfinite(metrics["loss"]) and trainer.updates:
                     raise UserError(
@@ -129,9 +130,8 @@ class Teaching:
                     recent = [*recent, metrics["return"]][-50:]
                 done = trainer.steps >= self.total_steps
                 training = float(np.mean(recent)) if recent else float("nan")
-                if trainer.steps >= due or done:
-                    due += self.evaluate_every
-                    self._write_curve(metrics, training, self._evaluate())
+                if trainer.steps // self.evaluate_every > self._evaluated // self.evaluate_every or done:
+                    self._write_curve(metrics, training, self._evaluate(stop))
                 elif clock - logged > self.log_seconds:
                     logged = clock
                     self._write_curve(metrics, training, float("nan"))
@@ -155,10 +155,18 @@ class Teaching:
                     return True
         return False
 
-    def _evaluate(self) -> float:
+    def _evaluate(self, stop: Stop) -> float:
+        """Play; keep the network if it is the best; show it to the students that follow.
+
+        Between the first step and the last a signal cuts the learner's play short: NaN, and a resume makes up for it.
+        """
         protocol = Evaluation(episodes=self.evaluation_episodes, seed=MODEL_SELECTION_SEED)
-        rows = evaluate_task(self.task, self._greedy(self.trainer.net), protocol)
-        score = mean_scores(rows)[self.task.name]
+        score = float("nan")
+        with stop.cutting() if 0 < self.trainer.steps < self.total_steps else nullcontext():
+            score = mean_scores(evaluate_task(self.task, self._greedy(self.trainer.net), protocol))[self.task.name]
+        if np.isnan(score):
+            return score
+        self._evaluated = self.trainer.steps
         if score > self.best_score:
             self.best_score = score
             self.best = {k: v.detach().cpu().clone() for k, v in self.trainer.net.state_dict().items()}
@@ -213,6 +221,7 @@ class Teaching:
             "phases": self.phases,
             "best_score": self.best_score if self.best else None,
             "curve_bytes": self.folder.size(CURVE),
+            "evaluated": self._evaluated,
         }
         parts = {"net": self.trainer.net.state_dict(), "best": self.best, **tensors}
         if self.online is not None:
@@ -233,6 +242,7 @@ class Teaching:
         self.best = tensors.pop("best", {})
         self.trainer.load_state(tensors, found.state)
         self.hours = found.state["hours"]
+        self._evaluated = found.state.get("evaluated", self.trainer.steps)  # older checkpoints lack it
         self.phases = [*found.state["phases"], {"from_control_steps": self.trainer.steps, **self.phase}]
         if found.state["best_score"] is not None:
             self.best_score = found.state["best_score"]
