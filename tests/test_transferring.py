@@ -24,7 +24,7 @@ from polydistill.policies import load
 from polydistill.reporting import page
 from polydistill.tasks import Suite
 from polydistill.teachers.sources import open_source
-from polydistill.training.run import Stop
+from polydistill.training.stopping import Stop
 from polydistill.training.teach import Teaching, evaluations
 from polydistill.transferring import TransferRecipe, transfer_recipe
 from tests.command_line import children_here, typed

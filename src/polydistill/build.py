@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from polydistill import nets
 from polydistill.algorithms.actor_mimic import FeatureRegression, actor_mimic
+from polydistill.devices import device_of
 from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
 from polydistill.nets.student import Student
@@ -34,7 +35,6 @@ from polydistill.training.collect import Actor, shares_torso
 from polydistill.training.distil import Rectangle
 from polydistill.training.learner import Learner
 from polydistill.training.measure import value_range
-from polydistill.training.run import device_of
 
 
 @dataclass

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from polydistill.devices import device_of
 from polydistill.envs.base import VecEnv
 from polydistill.envs.suite import expand, make_env, resolve_task
 from polydistill.evaluation.remembering import DISTILLED, PROTOCOL
@@ -24,7 +25,8 @@ from polydistill.training.distral_files import Saved
 from polydistill.training.distral_policy import DistralPolicy, score
 from polydistill.training.folder import RunFolder, now, provenance, resumed
 from polydistill.training.progress import duration
-from polydistill.training.run import CHECKPOINTS, METRICS, device_of, stop_on_signal
+from polydistill.training.run import CHECKPOINTS, METRICS
+from polydistill.training.stopping import stop_on_signal
 
 __all__ = ["DISTILLED", "PROTOCOL", "DistralRecipe", "Outcome", "distral"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from polydistill import build
+from polydistill.devices import device_of
 from polydistill.envs.base import EVALUATION_SEED_BASE
 from polydistill.errors import UserError
 from polydistill.evaluation.protocol import EPISODES, Protocol, evaluate_task, require_starts
@@ -20,7 +21,6 @@ from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import load_teacher
 from polydistill.training.distral_policy import DistralPolicy, score
-from polydistill.training.run import device_of
 
 
 @dataclass(frozen=True)

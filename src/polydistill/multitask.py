@@ -16,6 +16,7 @@ from polydistill.algorithms.dqn import DQNSettings
 from polydistill.algorithms.multi_dqn import MultiDQN, Switch
 from polydistill.api import VALIDATION_SEED, Result, entries, eval_record
 from polydistill.build import bf16_pays, emulator_threads
+from polydistill.devices import device_of
 from polydistill.envs.base import VecEnv
 from polydistill.envs.suite import make_env, resolve_task
 from polydistill.errors import UserError
@@ -38,7 +39,7 @@ from polydistill.teachers.zoo import load_teacher
 from polydistill.training.callbacks import Callback, Record
 from polydistill.training.folder import RunFolder, now, provenance, resumed
 from polydistill.training.multi import MultitaskRun
-from polydistill.training.run import METRICS, device_of
+from polydistill.training.run import METRICS
 
 #: What a resumed run may change: how long, where, and how it is scored.
 RESUMED_WITH = ("total_steps", "evaluation", "against", "device", "threads")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from polydistill.devices import device_of
 from polydistill.errors import UserError
 from polydistill.nets.store import CONFIG, load_student
 from polydistill.nets.student import Student
@@ -18,7 +19,6 @@ from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import CARD, load_teacher
 from polydistill.training import distral_files
 from polydistill.training.distral_policy import DistralPolicy
-from polydistill.training.run import device_of
 
 #: ``[B, *obs_shape]``, row of the suite -> numbers ``[B, n_actions]`` in the task's own actions.
 Values = Callable[[np.ndarray, int], np.ndarray]

@@ -12,6 +12,7 @@ from torch import nn
 from polydistill.algorithms.dqn import DQN, DQNSettings
 from polydistill.algorithms.kickstart import Kickstart, KickstartSettings
 from polydistill.algorithms.pqn import PQN, PQNSettings
+from polydistill.devices import device_of
 from polydistill.envs.base import VecEnv
 from polydistill.envs.suite import make_env, resolve_task
 from polydistill.errors import UserError
@@ -25,7 +26,6 @@ from polydistill.teachers.zoo import WEIGHTS, build_network, load_teacher
 from polydistill.training.folder import RunFolder, provenance
 from polydistill.training.measure import emulator_rate
 from polydistill.training.online import Online, Watched
-from polydistill.training.run import device_of
 from polydistill.training.shadow import Shadow, ShadowSettings
 from polydistill.training.teach import Teaching, Trainer
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from polydistill.algorithms.kickstart import KickstartSettings, Together, Warmup
+from polydistill.devices import device_of
 from polydistill.envs.suite import resolve_task
 from polydistill.errors import UserError
 from polydistill.plugins import nearest
@@ -26,7 +27,6 @@ from polydistill.teachers.sources import Head, Source, open_source
 from polydistill.teachers.zoo import Network, build_network, load_teacher
 from polydistill.teaching import SETTINGS, ShadowedRecipe, make_teaching, make_trainer, recipe_for
 from polydistill.training.folder import RunFolder, now, provenance, resumed
-from polydistill.training.run import device_of
 from polydistill.training.transfer_folder import about, write_results
 
 Init = Literal["source", "amn-policy", "amn-feature", "random"]

@@ -26,7 +26,7 @@ from polydistill.teachers.base import Teacher
 from polydistill.training.behaviour import Behaviour
 from polydistill.training.collect import Actor, ask_both
 from polydistill.training.measure import value_range
-from polydistill.training.run import histogram
+from polydistill.training.records import histogram
 from tests.distilling import NAMES, exact_teacher, fitted_net, fitted_teacher, parts_of, rng, small, states
 
 SUITE = Suite(tuple(catch_task(n) for n in NAMES))

@@ -17,7 +17,7 @@ from polydistill.ops.policy import agreement
 from polydistill.training.collect import Actor
 from polydistill.training.distil import Rectangle, Schedule, distil
 from polydistill.training.learner import Learner, Minibatch
-from polydistill.training.run import telemetry
+from polydistill.training.records import telemetry
 from tests.distilling import NAMES, copies, exact_teacher, parts_of, small, states
 
 

@@ -20,12 +20,13 @@ import torch
 import yaml
 
 from polydistill import build
+from polydistill.devices import device_of
 from polydistill.errors import UserError
 from polydistill.recipe import DistillRecipe, require_same
 from polydistill.training import checkpoint
 from polydistill.training.callbacks import Callback, Record
 from polydistill.training.folder import RunFolder
-from polydistill.training.run import CHECKPOINTS, METRICS, Run, device_of
+from polydistill.training.run import CHECKPOINTS, METRICS, Run
 from tests.distilling import NAMES, fitted_teacher, parts_of, small, write_teacher
 
 TIMING = {"seconds", "updates_per_s", "control_steps_per_s"}

@@ -24,7 +24,7 @@ from polydistill.teachers.zoo import load_teacher
 from polydistill.teaching import make_teaching, recipe_for, teach
 from polydistill.training import checkpoint
 from polydistill.training import teach as teach_module
-from polydistill.training.run import Stop
+from polydistill.training.stopping import Stop
 from polydistill.training.teach import Teaching
 
 SMALL: dict[str, Any] = {

@@ -14,7 +14,8 @@ from polydistill.training import checkpoint
 from polydistill.training.callbacks import Callback, Record
 from polydistill.training.folder import RunFolder
 from polydistill.training.multi_records import Meter
-from polydistill.training.run import CHECKPOINTS, METRICS, Evaluate, Stop, stop_on_signal
+from polydistill.training.run import CHECKPOINTS, METRICS, Evaluate
+from polydistill.training.stopping import Stop, stop_on_signal
 
 
 @dataclass

@@ -26,7 +26,7 @@ from polydistill.teachers.zoo import Network, build_network, load_teacher, save_
 from polydistill.training import checkpoint
 from polydistill.training.folder import RunFolder, now
 from polydistill.training.online import Online
-from polydistill.training.run import Stop, stop_on_signal
+from polydistill.training.stopping import Stop, stop_on_signal
 from polydistill.training.student_folder import Scored
 
 CURVE = "curve.csv"

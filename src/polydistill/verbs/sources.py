@@ -28,8 +28,8 @@ class Sources:
 
     def run(self) -> int:
         """Exit code."""
+        from polydistill.devices import device_of
         from polydistill.evaluation.similarity import compare_sources, sources_table
-        from polydistill.training.run import device_of
 
         device = str(device_of(self.device or "auto"))
         rows = compare_sources(self.target, self.sources, self.observations, self.seed, device)
