@@ -8,7 +8,7 @@ and timed by its processor clock, because a measurement is shorter than another 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -85,32 +85,53 @@ class Peer:
             self.buffer.update_priorities(drawn["indexes"], priority)
 
 
+def measure(name: str, ours: Callable[[], None], reference: Callable[[], None], want: str, repeats: int) -> Row:
+    """Microseconds per minibatch, in turns."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for side, call in zip(seconds, (ours, reference), strict=True):
+            began = time.thread_time()
+            call()
+            side.append(time.thread_time() - began)
+    a, b = (float(np.mean(side)) for side in seconds)  # the mean: now and then an index is laid out anew
+    return row(name, a / STEPS * 1e6, b / STEPS * 1e6, "us / minibatch", want)
+
+
+def growth(capacities: Sequence[int], smallest: int, repeats: int) -> list[Row]:
+    """How the cost grows with what is stored, a row for each rule of how late a priority may be.
+
+    By the rule of a share, a large memory draws several minibatches at once and a small one each by itself: that row
+    says what a user pays, not how the index grows. Where nothing may be late, both do the same work.
+    """
+    found = []
+    for staleness, rule, want in ((0.0, "no priority late", ""), (0.001, "0.001 drawn at once", "<= 1.50")):
+        settings: dict[str, Any] = {"value_range": (0, 1), "staleness": staleness}
+        small = Load("hierarchical", smallest, **settings)
+        for capacity in capacities:
+            name = f"H-PR of {capacity:,} / of {smallest:,}, {rule}: draw, update"
+            large = Load("hierarchical", capacity, **settings)
+            found.append(measure(name, large.minibatches, small.minibatches, want, repeats))
+            del large  # before the next one is made
+    return found
+
+
 def samplers_at_paper_size(repeats: int = 30) -> list[Row]:
     """Microseconds per minibatch; the rows against cpprb are left out where it is not installed."""
     found: list[Row] = []
-
-    def measure(name: str, ours: Callable[[], None], reference: Callable[[], None], want: str) -> None:
-        seconds: tuple[list[float], list[float]] = ([], [])
-        for _ in range(repeats):
-            for side, call in zip(seconds, (ours, reference), strict=True):
-                began = time.thread_time()
-                call()
-                side.append(time.thread_time() - began)
-        a, b = (float(np.mean(side)) for side in seconds)  # the mean: now and then an index is laid out anew
-        found.append(row(name, a / STEPS * 1e6, b / STEPS * 1e6, "us / minibatch", want))
-
     hpr = Load("hierarchical", PAPER, value_range=(0, 1))
     if find_spec("cpprb"):
         peer = Peer(PAPER)
-        measure("H-PR 5 x 200,000: draw, update / cpprb 1,000,000", hpr.minibatches, peer.minibatches, "<= 1.00")
-        measure("H-PR: draw, update, put 4 / the same in cpprb", hpr.with_puts, peer.with_puts, "<= 1.00")
         exact = Load("hierarchical", PAPER, value_range=(0, 1), staleness=0)
-        measure("H-PR, no priority late / cpprb", exact.minibatches, peer.minibatches, "")
         proportional = Load("proportional", PAPER)
-        measure("proportional 1,000,000 / cpprb", proportional.minibatches, peer.minibatches, "")
-    small = Load("hierarchical", 10_000, value_range=(0, 1))
-    for capacity in (100_000, PAPER, 10_000_000):
-        large = hpr if capacity == PAPER else Load("hierarchical", capacity, value_range=(0, 1))
-        measure(f"H-PR of {capacity:,} / of 10,000: draw, update", large.minibatches, small.minibatches, "<= 1.50")
+        found += [
+            measure(name, ours, reference, want, repeats)
+            for name, ours, reference, want in (
+                ("H-PR 5 x 200,000: draw, update / cpprb 1,000,000", hpr.minibatches, peer.minibatches, "<= 1.00"),
+                ("H-PR: draw, update, put 4 / the same in cpprb", hpr.with_puts, peer.with_puts, "<= 1.00"),
+                ("H-PR, no priority late / cpprb", exact.minibatches, peer.minibatches, ""),
+                ("proportional 1,000,000 / cpprb", proportional.minibatches, peer.minibatches, ""),
+            )
+        ]
+    found += growth((100_000, PAPER, 10_000_000), 10_000, repeats)
     size = hpr.sampler.nbytes / PAPER
     return [*found, row("H-PR: bytes per experience / those of its frame", size, 450, "bytes", "<= 0.10")]

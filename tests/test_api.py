@@ -246,4 +246,5 @@ def test_a_plan_says_what_would_run_and_writes_nothing(tmp_path: Path, monkeypat
     assert "controllers" in said
     assert "catch-wind: 2 actions" in said
     assert "scores 4.0" in said
+    assert "16 kB of it for sampling (uniform)" in said
     assert "60 updates of 2 x 16 samples, 440 control steps per task" in said

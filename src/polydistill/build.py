@@ -22,7 +22,7 @@ from polydistill.nets.task_torsos import TaskTorsos
 from polydistill.ops.policy import REGRESSIONS
 from polydistill.ops.value import linear_schedule
 from polydistill.optim import AuthorsAdam, DQNRMSprop, eps_for_max_lr
-from polydistill.recipe import DistillRecipe, LearnerSettings
+from polydistill.recipe import DistillRecipe, LearnerSettings, MemorySettings
 from polydistill.replay import samplers
 from polydistill.replay.memory import Memory, make_memory
 from polydistill.replay.sizing import Plan, frame_bytes, index_bytes, parse_size, plan_capacity
@@ -266,14 +266,30 @@ def _optimizer(params: list[nn.Parameter], settings: LearnerSettings, examples: 
 
 
 def _experience_bytes(task: Task) -> int:
-    return frame_bytes(task) + index_bytes(task.stack, task.n_actions)
+    return frame_bytes(task) + index_bytes(task.stack, task.n_actions, sampler=0)
 
 
 def _plan(recipe: DistillRecipe, suite: Suite, student: Student) -> Plan:
     need = max(_experience_bytes(t) for t in suite.tasks)
     if recipe.memory.cache_features and isinstance(student, TaskTorsos):
         need += student.torso_features * (2 if all(student.torso_bf16) else 4)
-    return plan_capacity(parse_size(recipe.memory.size), len(suite), need, recipe.memory.capacity)
+    return plan_capacity(
+        parse_size(recipe.memory.size), len(suite), need, recipe.memory.capacity, partial(_sampler_bytes, recipe)
+    )
+
+
+def _sampler_bytes(recipe: DistillRecipe, capacity: int) -> int:
+    memory, options = recipe.memory, dict(recipe.memory.options)
+    if samplers.takes(memory.sampler, "value_range") and options.get("value_range") is None:
+        options["value_range"] = (0.0, 1.0)  # to be measured: its size is that of any range
+    try:
+        return samplers.nbytes(memory.sampler, capacity, capacity + recipe.behaviour.num_envs, **options)
+    except (TypeError, ValueError) as error:
+        raise _misfit(memory, error) from error
+
+
+def _misfit(memory: MemorySettings, error: Exception) -> UserError:
+    return UserError(f"memory.options {memory.options} do not fit {memory.sampler} ({error!s:.200})")
 
 
 def _measured(parts: Parts, g: int) -> tuple[float, float]:
@@ -307,4 +323,4 @@ def _memory(parts: Parts, g: int, task: Task) -> Memory:
             **options,
         )
     except (TypeError, ValueError) as error:
-        raise UserError(f"memory.options {memory.options} do not fit {memory.sampler} ({error!s:.200})") from error
+        raise _misfit(memory, error) from error

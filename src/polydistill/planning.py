@@ -16,7 +16,7 @@ def plan(recipe: DistillRecipe) -> str:
     """What :func:`~polydistill.api.distill` would run, in words. Checks everything and writes nothing."""
     parts = build.parts(recipe)
     steps = recipe.schedule.warmup + recipe.schedule.total_updates * recipe.schedule.collect // recipe.schedule.updates
-    student = parts.student
+    student, counted = parts.student, parts.plan.sampler_bytes
     lines = [
         f"student   {recipe.student.kind}: {count(student):,} parameters, {count(student, trainable=True):,} learn "
         f"(teachers together {sum(count(t.net) for t in parts.teachers):,}), "
@@ -25,7 +25,8 @@ def plan(recipe: DistillRecipe) -> str:
             f"task      {t.task.name}: {t.task.n_actions} actions, teacher {t.path}{_card_score(t)}"
             for t in parts.teachers
         ),
-        f"memory    {parts.plan.capacity:,} experiences per task, about {human(parts.plan.expected_bytes)} when full",
+        f"memory    {parts.plan.capacity:,} experiences per task, about {human(parts.plan.expected_bytes)} when full"
+        + (f", {human(parts.plan.sampler_bytes)} of it for sampling ({recipe.memory.sampler})" if counted else ""),
         f"schedule  {recipe.schedule.total_updates:,} updates of {len(parts.suite)} x {recipe.learner.batch_size} "
         f"samples, {steps:,} control steps per task",
         f"time      about {duration(_estimate(parts, steps))} on this machine, evaluations not counted",

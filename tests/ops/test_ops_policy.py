@@ -107,6 +107,33 @@ def test_priority_divides_by_the_number_of_valid_actions() -> None:
     close(ops.priority_l1(q, logits, 0.01, MASK), 0.2212717483)
 
 
+@pytest.mark.parametrize(
+    "q, logits, kl, bound",
+    [
+        (Q, (0, 0, 0), 0.2662167068, 0.2203253397),
+        (Q, (0.5, -0.2, 0.1), 0.4425853601, 0.3803192950),
+        ((0, 0), (math.log(0.6), math.log(0.4)), 0.0204109973, 0.02),  # 0.1 from an even policy
+        ((0, 0), (math.log(0.51), math.log(0.49)), 0.0002000400, 0.0002),  # the nearer, the tighter
+    ],
+)
+def test_pinsker_in_numbers(
+    q: tuple[float, ...], logits: tuple[float, ...], kl: float, bound: float
+) -> None:  # SPEC 4.7 item 1: KL >= |A|^2 |delta|^2 / 2, where |A| counts the task's own actions, not those of the axis
+    size = len(q)
+    close(ops.distill_kl(t(*q), t(*logits), 0.01), kl, atol=1e-10)
+    close(size**2 * ops.priority_l1(t(*q), t(*logits), 0.01) ** 2 / 2, bound, atol=1e-10)
+    assert kl >= bound
+    wide, valid = t(*[7.0] * A), torch.arange(A) < size
+    on_axis = [torch.where(valid, torch.cat([t(*x), wide[size:]]), 1e30) for x in (q, logits)]
+    close(size**2 * ops.priority_l1(on_axis[0], on_axis[1], 0.01, valid) ** 2 / 2, bound, atol=1e-10)
+
+
+def test_the_largest_priority_is_two_over_the_number_of_actions() -> None:  # SPEC 4.7 item 1; both sure, and apart
+    for size in (2, 3, 18):
+        q, logits = (1e4 * torch.eye(size, dtype=torch.float64)[i] for i in (0, 1))
+        close(ops.priority_l1(q, logits, 0.01), 2 / size, atol=1e-15)
+
+
 # ------------------------------------------------------------------------------------------------- limits and gradients
 
 

@@ -63,6 +63,22 @@ def test_clipped_td_loss() -> None:
     assert gradcheck(ops.clipped_td_loss, t(-3, -0.5, 0.3, 2).requires_grad_())
 
 
+def test_mean_delta_and_value_of_five_hundred_states() -> None:  # SPEC 1.5: what dqn-lua watches on its validation set
+    i = torch.arange(500, dtype=torch.float64)
+    q = torch.stack([i.sin(), i.cos(), (2 * i).sin()], 1).requires_grad_()
+    q_next = torch.stack([(3 * i).cos(), (5 * i).sin(), -i.cos()], 1)
+    action, terminated = i.long() % 3, i.long() % 10 == 0
+    delta = ops.td_error(q, action, ops.dqn_target(i % 3 - 1, terminated, q_next, 0.99))
+    assert delta.shape == (500,)
+    assert q.amax(-1).mean().item() == pytest.approx(0.7169909955704714, abs=1e-12)
+    assert delta.abs().mean().item() == pytest.approx(1.0847622196942617, abs=1e-12)
+    ops.clipped_td_loss(delta).sum().backward()
+    assert q.grad is not None
+    clipped = q.grad.abs().sum(-1)  # |delta|, at most 1, and nothing at other actions
+    assert clipped.mean().item() == pytest.approx(0.7154270901593196, abs=1e-12)
+    assert (q.grad != 0).sum() == 500
+
+
 def slow_q_lambda(
     r: list[float], terminated: list[bool], ended: list[bool], v: list[float], gamma: float, lam: float
 ) -> list[float]:

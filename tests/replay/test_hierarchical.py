@@ -357,11 +357,23 @@ def test_bad_values_change_nothing(bad: float, settings: dict[str, Any]) -> None
     sampler.put(np.arange(4), np.linspace(0, 1, 4))
     before = sampler.state()
     with pytest.raises(UserError, match="value of a state is NaN or infinite"):
-        sampler.put(np.array([5, 6]), np.array([0.5, bad]))
+        sampler.put(np.array([5, 6]), np.array([0.5, bad]), np.full(2, 9.0))
     with pytest.raises(UserError, match="1 values for 2 experiences"):
         sampler.put(np.array([5, 6]), np.zeros(1))
     after = sampler.state()
     assert all(np.array_equal(before[key], after[key]) for key in before)
+
+
+def test_a_bad_value_in_a_batch_above_the_capacity_changes_nothing() -> None:
+    """Where the oldest of all leave, such a batch is put in parts, and the bad value stands in the last."""
+    for settings in ({}, {"value_range": (0, 1)}, {"value_range": (0, 1), "out_of_range": "drop"}):
+        sampler = make(10, eviction="oldest", **settings)
+        before = sampler.state()
+        with pytest.raises(UserError, match="value of a state is NaN or infinite"):
+            sampler.put(np.arange(12), np.append(np.linspace(0, 1, 11), np.nan))
+        after = sampler.state()
+        assert all(np.array_equal(before[key], after[key]) for key in before)
+        assert sorted(sampler.put(np.arange(12), np.linspace(0, 1, 12)).tolist()) == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,19 +93,31 @@ def test_stratified_draws_have_the_same_law_and_vary_less(name: str) -> None:
     np.testing.assert_allclose(total / total.sum(), prob, atol=2e-3)
 
 
-def random_operations(partitions: int, operations: int, seed: int) -> None:
-    """The sampler and its twin under the same puts, updates, drops and draws: equal in every slot they name."""
+BETA = 0.5
+
+
+def random_operations(partitions: int, eviction: str, operations: int, seed: int, staleness: float = 0.001) -> None:
+    """The sampler and its twin under the same puts, updates, drops and draws.
+
+    Equal in every slot they name, drawn, evicted or kept, in every probability, and in the weights of a minibatch.
+    Where minibatches are drawn ahead (``staleness``), their law is the one of the moment when they were.
+    """
     rng, capacity, batch = np.random.default_rng(seed), 60, 8
-    slots = capacity + batch
-    twin = SlowHierarchical(capacity, partitions, 0.7, -1.0, 1.0)
-    if partitions == 1:
-        fast = samplers.make("ranked", capacity, slots)
+    slots, exact = 2 * capacity + batch, staleness * capacity < 2
+    twin = SlowHierarchical(capacity, partitions, 0.7, -1.0, 1.0, eviction)
+    fast: Sampler
+    if partitions == 1 and eviction == "partition":
+        fast = samplers.make("ranked", capacity, slots, staleness=staleness)
     else:
-        fast = samplers.make("hierarchical", capacity, slots, partitions=partitions, value_range=(-1, 1))
-    free = list(range(slots))
+        settings: dict[str, Any] = {"partitions": partitions, "eviction": eviction, "staleness": staleness}
+        fast = samplers.make("hierarchical", capacity, slots, value_range=(-1, 1), **settings)
+    free, law, late = list(range(slots)), {}, 0
     for i in range(operations):
         kind, n = rng.random(), int(rng.integers(1, batch + 1))
-        if kind < 0.35 and len(free) >= n:
+        if kind < 0.35:
+            n = (
+                int(rng.integers(1, capacity + batch)) if kind < 0.005 else n
+            )  # now and then more than there is room for
             new, free = free[:n], free[n:]
             value, first = rng.normal(size=n), rng.choice([0.0, 1.0, rng.random()], n)
             priority = None if rng.random() < 0.2 else first
@@ -112,35 +125,64 @@ def random_operations(partitions: int, operations: int, seed: int) -> None:
             assert set(gone) == twin.put(new, value, priority)
             free += gone
         elif kind < 0.4:
+            n = capacity if kind < 0.351 else n
             gone = fast.drop(n).tolist()
             assert set(gone) == twin.drop(n)
             free += gone
         elif twin.priority:
+            n = n if exact else 4  # a minibatch of another size begins anew
             state = rng.bit_generator.state
             draw = fast.draw(rng, n)
-            after, rng.bit_generator.state = rng.bit_generator.state, state
-            drawn, prob = twin.draw(rng, n)
-            assert draw.slots.tolist() == drawn
-            np.testing.assert_allclose(draw.prob, prob, rtol=1e-12)
-            assert rng.bit_generator.state == after, "the twin took other numbers from the generator"
+            if exact:
+                after, rng.bit_generator.state = rng.bit_generator.state, state
+                drawn, prob = twin.draw(rng, n)
+                assert draw.slots.tolist() == drawn
+                np.testing.assert_allclose(draw.prob, prob, rtol=1e-12)
+                assert rng.bit_generator.state == after, "the twin took other numbers from the generator"
+            else:
+                fresh = fast._queues._next == 1  # type: ignore[attr-defined]
+                law, late = (twin.law(BETA), late) if fresh else (law, late + 1)
+                assert set(draw.slots.tolist()) <= set(twin.priority)
+                np.testing.assert_allclose(draw.prob, [law[s][0] for s in draw.slots.tolist()], rtol=1e-12)
             new_priority = rng.choice([0.0, 0.5, rng.random()], n)
             fast.update(draw.slots, new_priority)
-            twin.update(drawn, new_priority)
+            twin.update(draw.slots.tolist(), new_priority)
         if i % 500 == 0:
             fast.check()
-            assert set(fast.filled().tolist()) == set(twin.priority)
+            assert fast.filled().tolist() == [slot for queue in twin.queues for slot in queue]
+            if exact and twin.priority:
+                same_law(fast, twin, i)
     fast.check()
+    assert exact or late > operations / 10
 
 
-@pytest.mark.parametrize("partitions", [1, 4])
-def test_ten_thousand_operations_against_the_twin(partitions: int) -> None:
-    random_operations(partitions, 10_000, seed=partitions)
+def same_law(fast: Sampler, twin: SlowHierarchical, seed: int) -> None:
+    """The probabilities of all that is stored, as far as 2,000 draws show them, and their weights."""
+    law, draw = twin.law(BETA), fast.draw(np.random.default_rng(seed), 2_000)
+    np.testing.assert_allclose(sum(prob for prob, _ in law.values()), 1.0, rtol=1e-12)
+    prob, weight = np.array([law[slot] for slot in draw.slots.tolist()]).T
+    np.testing.assert_allclose(draw.prob, prob, rtol=1e-12)
+    np.testing.assert_allclose(importance_weights(draw.prob, len(fast), BETA), weight / weight.max(), rtol=1e-12)
+    assert len(set(draw.slots.tolist())) > 0.9 * len(law)
+
+
+TWINS = [(1, "partition"), (4, "partition"), (7, "oldest")]
+
+
+@pytest.mark.parametrize("partitions, eviction", TWINS)
+def test_ten_thousand_operations_against_the_twin(partitions: int, eviction: str) -> None:
+    random_operations(partitions, eviction, 10_000, seed=partitions)
+
+
+@pytest.mark.parametrize("partitions, eviction", TWINS)
+def test_against_the_twin_when_drawn_ahead(partitions: int, eviction: str) -> None:
+    random_operations(partitions, eviction, 2_000, seed=20 + partitions, staleness=0.9)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("partitions", [1, 4])
-def test_a_million_operations_against_the_twin(partitions: int) -> None:
-    random_operations(partitions, 1_000_000, seed=10 + partitions)
+@pytest.mark.parametrize("partitions, eviction", TWINS)
+def test_a_million_operations_against_the_twin(partitions: int, eviction: str) -> None:
+    random_operations(partitions, eviction, 1_000_000, seed=10 + partitions)
 
 
 def test_a_new_priority_counts_at_once_where_nothing_may_be_late() -> None:
@@ -242,7 +284,7 @@ def test_bad_slots_change_nothing(name: str) -> None:
     with pytest.raises(UserError, match="1 priorities for 2 experiences"):
         sampler.update(np.array([3, 4]), np.ones(1))
     with pytest.raises(UserError, match="3 priorities for 2 experiences"):
-        sampler.put(np.array([21, 22]), np.zeros(2), np.ones(3))
+        sampler.put(np.array([21, 22]), np.zeros(2), np.full(3, 99.0))
     sampler.check()
     after = sampler.state()
     assert all(np.array_equal(before[key], after[key]) for key in before)

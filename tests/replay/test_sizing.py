@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from polydistill.errors import UserError
-from polydistill.replay import sizing
+from polydistill.replay import samplers, sizing
 from polydistill.replay.memory import make_memory
 from polydistill.replay.sizing import frame_bytes, human, index_bytes, machine_memory, parse_size, plan_capacity
 from polydistill.replay.stacks import Stacks
@@ -48,6 +50,61 @@ def test_plan(monkeypatch: pytest.MonkeyPatch) -> None:
         plan_capacity(21 * 10**9, n_tasks=3)
     with pytest.raises(UserError, match="holds 3 experiences"):
         plan_capacity(10_000, n_tasks=3, bytes_per_experience=1_000)
+
+
+def test_plan_with_a_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 bytes an experience and a sampler of 5,000 + 250 each: 9,995,000 bytes are left, for 7,996 of them."""
+    monkeypatch.setattr(sizing, "machine_memory", lambda: (24 * 10**9, 20 * 10**9))
+
+    def plan(size: int, wanted: int | None = None) -> sizing.Plan:
+        return plan_capacity(size, 2, 1_000, wanted, lambda capacity: 5_000 + 250 * capacity)
+
+    found = plan(20_000_000)
+    assert (found.capacity, found.budget_bytes, found.expected_bytes) == (7_996, 10**7, 2 * 10**7)
+    assert found.sampler_bytes == 2 * (5_000 + 250 * 7_996)
+    assert plan(20_000_000 - 2).capacity == 7_995
+    assert plan(20_000_000, 10_000).capacity == 7_996
+    found = plan(20_000_000, 4_000)
+    assert (found.capacity, found.expected_bytes, found.sampler_bytes) == (4_000, 2 * 5_005_000, 2 * 1_005_000)
+    with pytest.raises(UserError, match=r"^--memory 2\.4 MB holds 956 experiences for each of 2 tasks: .* 2\.5 MB$"):
+        plan(2_400_000)
+    with pytest.raises(UserError, match="holds 0 experiences"):
+        plan(10_000)
+
+
+@pytest.mark.parametrize("name", ["uniform", "proportional", "ranked", "hierarchical"])
+def test_what_is_planned_fits(name: str) -> None:
+    """Frames that compress to (almost) nothing: a memory of the planned capacity is full, and as large as planned."""
+    n, actions = 4, tuple(range(6))
+    options: dict[str, Any] = {"value_range": (0.0, 1.0)} if name == "hierarchical" else {}
+    per = 6 + index_bytes(4, 6, sampler=0)  # a frame is an eighth of a chunk
+    plan = plan_capacity(1_500_000, 1, per, None, lambda c: samplers.nbytes(name, c, c + n, **options))
+    kept = make_memory(
+        plan.capacity, Stacks((4, 2, 2), stack=4, streams=n), actions, 18, name, plan.budget_bytes, **options
+    )
+    rng, obs = np.random.default_rng(0), np.ones((n, 4, 2, 2), np.uint8)
+    for t in range(plan.capacity // n + 1):
+        obs = np.concatenate([obs[:, 1:], np.full((n, 1, 2, 2), t % 251 + 2, np.uint8)], axis=1)
+        value = (np.arange(n) + t * n).astype(np.float32) % 5 / 5 + 0.1  # every partition as often as any other
+        kept.append(obs, rng.random((n, 6)).astype(np.float32), value)
+    assert len(kept) > 0.99 * plan.capacity
+    assert kept.nbytes == pytest.approx(plan.expected_bytes, rel=0.03)
+
+
+def test_an_index_that_leaves_no_room_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samplers, "make", None)
+
+    def size(capacity: int) -> int:
+        return samplers.nbytes("hierarchical", capacity, capacity + 16, value_range=(0.0, 1.0))
+
+    with pytest.raises(
+        UserError, match=r"^--memory 500 kB holds \d+ experiences for each of 10 tasks: give at least .*$"
+    ):
+        plan_capacity(500_000, 10, 500, 1_000_000, size)
+    with pytest.raises(
+        UserError, match=r"^the memories need 1000 TB, but this machine has .*: give a smaller --memory$"
+    ):
+        plan_capacity(10**15, 10, 500, 10**12, size)
 
 
 def test_machine_memory() -> None:

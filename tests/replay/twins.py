@@ -6,12 +6,18 @@ import numpy as np
 
 
 class SlowHierarchical:
-    """H-PR with lists: the paper's equations word for word, for ``out_of_range: clamp`` and exact insertion."""
+    """H-PR with lists: the paper's equations word for word, for ``out_of_range: clamp`` and exact insertion.
 
-    def __init__(self, capacity: int, partitions: int, alpha: float, low: float, high: float) -> None:
+    ``eviction``: ``partition``: each of p queues holds capacity // p; or ``oldest``: all share the capacity.
+    """
+
+    def __init__(
+        self, capacity: int, partitions: int, alpha: float, low: float, high: float, eviction: str = "partition"
+    ) -> None:
         self.alpha, self.low, self.width, self.p = alpha, low, (high - low) / partitions, partitions
-        self.capacity = capacity // partitions
+        self.capacity, self.eviction = capacity, eviction
         self.queues: list[list[int]] = [[] for _ in range(partitions)]  # slots, oldest first
+        self.came: list[int] = []  # slots of all partitions, oldest first
         self.priority: dict[int, np.float32] = {}
         self.largest = np.float32(1)
 
@@ -20,24 +26,28 @@ class SlowHierarchical:
         for i, slot in enumerate(slots):
             j = int(np.clip(np.ceil((value[i] - self.low) / self.width), 1, self.p)) - 1 if self.p > 1 else 0
             self.queues[j].append(slot)
+            self.came.append(slot)
             self.priority[slot] = self.largest if priority is None else np.float32(priority[i])
-            if len(self.queues[j]) > self.capacity:
-                gone.add(self.queues[j].pop(0))
+            if self.eviction == "oldest" and len(self.came) > self.capacity:
+                gone.add(self.leave(self.came[0]))
+            if self.eviction == "partition" and len(self.queues[j]) > self.capacity // self.p:
+                gone.add(self.leave(self.queues[j][0]))
         if priority is not None:
             self.largest = max([self.largest, *np.float32(priority)])
-        return self.forget(gone)
-
-    def forget(self, gone: set[int]) -> set[int]:
-        for slot in gone:
-            del self.priority[slot]
         return gone
+
+    def leave(self, slot: int) -> int:
+        next(queue for queue in self.queues if slot in queue).remove(slot)
+        self.came.remove(slot)
+        del self.priority[slot]
+        return slot
 
     def drop(self, n: int) -> set[int]:
         gone = set()
         for _ in range(min(n, len(self.priority))):
             fullest = max(range(self.p), key=lambda j: (len(self.queues[j]), -j))
-            gone.add(self.queues[fullest].pop(0))
-        return self.forget(gone)
+            gone.add(self.leave(self.came[0] if self.eviction == "oldest" else self.queues[fullest][0]))
+        return gone
 
     def update(self, slots: list[int], priority: np.ndarray) -> None:
         for slot, value in zip(slots, np.float32(priority), strict=True):
@@ -47,6 +57,16 @@ class SlowHierarchical:
     def ranked(self) -> list[list[int]]:
         """The slots of each partition by rank."""
         return [sorted(queue, key=lambda slot: (-self.priority[slot], slot)) for queue in self.queues]
+
+    def law(self, beta: float) -> dict[int, tuple[float, float]]:
+        """Of every slot: P_j(k), eq. 6 and 7, and w_j(k) = (1 / N_j * 1 / P_j[k])^beta, eq. 8, not normalised."""
+        total, found = len(self.priority), {}
+        for queue in self.ranked():
+            sigma = [(1 / (k + 1)) ** self.alpha for k in range(len(queue))]
+            for k, slot in enumerate(queue):
+                inside = sigma[k] / sum(sigma)
+                found[slot] = (len(queue) / total * inside, (1 / len(queue) / inside) ** beta)
+        return found
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[list[int], list[float]]:
         """The same numbers from the same generator as the fast one: n for the partitions, n for the ranks."""

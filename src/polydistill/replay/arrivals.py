@@ -46,6 +46,11 @@ class Arrivals:
         held = self._ring[(self._first + np.arange(self._held)) % self.capacity]
         return np.bincount(held, minlength=self.queues)
 
+    @staticmethod
+    def bytes_of(capacity: int) -> int:
+        """``nbytes`` of what the constructor would make."""
+        return 4 * capacity
+
     @property
     def nbytes(self) -> int:
         """Bytes held."""

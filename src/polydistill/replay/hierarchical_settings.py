@@ -59,3 +59,12 @@ class HierarchicalSettings(Settings):
                 "take the sampler 'ranked', or check the teacher"
             )
         return value_range
+
+    @property
+    def grows(self) -> bool:
+        """Whether the partitions may change."""
+        return self.partitions > 1 and (self.value_range is None or self.out_of_range == "expand")
+
+    def each(self, capacity: int) -> int:
+        """Experiences that a partition of a memory of ``capacity`` holds at most."""
+        return capacity if self.eviction == "oldest" else capacity // self.partitions

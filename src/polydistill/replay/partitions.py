@@ -80,6 +80,11 @@ class Window:
         self._next = (self._next + len(value)) % length
         self._held = min(self._held + len(value), length)
 
+    @staticmethod
+    def bytes_of(length: int) -> int:
+        """``nbytes`` of what the constructor would make."""
+        return 8 * length
+
     @property
     def nbytes(self) -> int:
         """Bytes held."""

@@ -82,6 +82,11 @@ class Queues:
         """Take out everything."""
         self.count[:] = 0
 
+    @staticmethod
+    def bytes_of(queues: int, capacity: int) -> int:
+        """``nbytes`` of what the constructor would make."""
+        return 4 * queues * capacity + 2 * 8 * queues
+
     @property
     def nbytes(self) -> int:
         """Bytes held."""

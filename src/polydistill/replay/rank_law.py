@@ -62,6 +62,11 @@ class RankLaw:
         """(r + 1)^-alpha, float64 [n], of ranks, int64 [n]: divided by the total, the probability."""
         return np.asarray((ranks + 1.0) ** -self.alpha)
 
+    @staticmethod
+    def bytes_of(longest: int) -> int:
+        """``nbytes`` of what the constructor would make."""
+        return 8 * (longest + 2)
+
     @property
     def nbytes(self) -> int:
         """Bytes held."""

@@ -9,7 +9,7 @@ import numpy as np
 from polydistill.errors import UserError
 from polydistill.replay.priorities import Insertion, Priorities
 from polydistill.replay.queues import Queues
-from polydistill.replay.rank_law import rank_law
+from polydistill.replay.rank_law import RankLaw, rank_law
 from polydistill.replay.ranking import Ranking
 from polydistill.replay.slots import require_free, require_stored
 from polydistill.replay.state import State, nest, require, unnest
@@ -74,10 +74,9 @@ class RankedQueues:
         if self._stored + n > self.slots:
             raise ValueError(f"{n} slots put where {self.slots - self._stored} are free")
         require_free(slots, self.slots, self._ranking.is_stored)
-        first = self._priorities.first(n, priority)
-        if len(first) != n:
-            raise UserError(f"{len(first)} priorities for {n} experiences; nothing was changed")
-        return first
+        if priority is not None and len(priority) != n:
+            raise UserError(f"{len(priority)} priorities for {n} experiences; nothing was changed")
+        return self._priorities.first(n, priority)
 
     def put(self, slots: np.ndarray, queue: np.ndarray, first: np.ndarray) -> np.ndarray:
         """Append slots, oldest first, each to its queue, int64 [n], with a first priority from :meth:`first`.
@@ -205,6 +204,11 @@ class RankedQueues:
     def filled(self) -> np.ndarray:
         """Filled slots, queue after queue, oldest first in each."""
         return self._queues.filled()[0]
+
+    @staticmethod
+    def bytes_of(queues: int, capacity: int, slots: int) -> int:
+        """``nbytes`` of what the constructor would make."""
+        return Queues.bytes_of(queues, capacity) + Ranking.bytes_of(slots) + RankLaw.bytes_of(capacity) + slots
 
     @property
     def nbytes(self) -> int:

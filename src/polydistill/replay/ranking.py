@@ -24,6 +24,13 @@ _PRIORITY_BITS = 31  # a float32 >= 0 without its sign: its bits, read as an int
 _LARGEST = 0x7F7FFFFF  # the bits of the largest finite float32
 
 
+def _layout(slots: int) -> tuple[int, int, int]:
+    """Rows at most, places of a block, and keys of a block that is laid out anew."""
+    width = 128 if slots < 3_000_000 else 256  # more to sort, but fewer to count (measured)
+    packed = width * 3 // 4
+    return -(-slots // packed) * 5 // 4 + 8, width, packed  # a quarter more to split into
+
+
 class Ranking:
     """Slots by group, in each group by falling priority, equal priorities by slot number.
 
@@ -45,12 +52,8 @@ class Ranking:
             )
         self.slots, self.groups = slots, groups
         self._slot_mask = (1 << self._bits) - 1
-        self._width = (
-            128 if slots < 3_000_000 else 256
-        )  # places of a block: more to sort, but fewer to count (measured)
+        rows, self._width, self._packed = _layout(slots)
         self._shift = self._width.bit_length() - 1
-        self._packed = self._width * 3 // 4  # keys of a block that is laid out anew
-        rows = -(-slots // self._packed) * 5 // 4 + 8  # a quarter more to split into
         # A block's keys stand in a row; rows stay where they are when a block is split.
         self._keys = np.empty((rows, self._width), np.int64)  # written when a row is first used
         self._flat = self._keys.reshape(-1)
@@ -245,6 +248,12 @@ class Ranking:
         self._changed.clear()
         self._n_changed = 0
         self._lay_out(np.zeros(0, np.int64))
+
+    @staticmethod
+    def bytes_of(slots: int) -> int:
+        """``nbytes`` of what the constructor would make."""
+        rows, width, _ = _layout(slots)
+        return rows * (width * (8 + 4) + 4 * 8) + slots * (4 + 4 + 4)
 
     @property
     def nbytes(self) -> int:

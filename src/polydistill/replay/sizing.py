@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +38,12 @@ def frame_bytes(task: Task) -> int:
     return FRAME_BYTES if task.kind == "atari" else math.prod(task.obs_shape) * np.dtype(task.obs_dtype).itemsize
 
 
-def index_bytes(stack: int, n_actions: int) -> int:
-    """Bytes per experience beside its compressed frame: ids, slot, outputs, value, uniform sampler, frame index."""
-    return 4 * stack + 4 + 4 * n_actions + 4 + 4 + 12
+def index_bytes(stack: int, n_actions: int, sampler: int = 4) -> int:
+    """Bytes per experience beside its compressed frame: ids, slot, outputs, value, sampler, frame index.
+
+    ``sampler``: the uniform one's; 0 where :func:`plan_capacity` is told what the sampler takes.
+    """
+    return 4 * stack + 4 + 4 * n_actions + 4 + sampler + 12
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,14 @@ class Plan:
     Attributes:
         capacity: Experiences per task at most.
         budget_bytes: Bytes per task at most; experiences leave early when frames compress worse than expected.
-        expected_bytes: Bytes of all tasks together, full, at ``bytes_per_experience``.
+        expected_bytes: Bytes of all tasks together, full, at ``bytes_per_experience``, samplers included.
+        sampler_bytes: Those of all tasks' samplers, where they were told apart.
     """
 
     capacity: int
     budget_bytes: int
     expected_bytes: int
+    sampler_bytes: int = 0
 
 
 def plan_capacity(
@@ -62,6 +68,7 @@ def plan_capacity(
     n_tasks: int,
     bytes_per_experience: int = FRAME_BYTES + index_bytes(4, 18),
     wanted: int | None = None,
+    sampler_bytes: Callable[[int], int] = lambda capacity: 0,
 ) -> Plan:
     """Share a budget between tasks.
 
@@ -70,19 +77,36 @@ def plan_capacity(
         n_tasks: Number of memories.
         bytes_per_experience: Expected, index included.
         wanted: Capacity per task that the recipe asks for; the plan's is at most this.
+        sampler_bytes: Capacity -> bytes of one task's sampler that are not in ``bytes_per_experience``
+            (``samplers.nbytes``).
 
     Raises:
         UserError: the budget is more than the machine has free, or does not hold 1,000 experiences per task.
     """
     require_memory(budget_bytes)
-    fits = budget_bytes // n_tasks // bytes_per_experience
+
+    def need(capacity: int) -> int:
+        return capacity * bytes_per_experience + sampler_bytes(capacity)
+
+    fits = _largest(need, budget_bytes // n_tasks, budget_bytes // n_tasks // bytes_per_experience)
     if fits < 1000 and (wanted is None or fits < wanted):
         raise UserError(
             f"--memory {human(budget_bytes)} holds {fits:,} experiences for each of {n_tasks} tasks: give at least "
-            f"{human(1000 * n_tasks * bytes_per_experience)}"
+            f"{human(n_tasks * need(1000))}"
         )
     capacity = fits if wanted is None else min(wanted, fits)
-    return Plan(capacity, budget_bytes // n_tasks, capacity * n_tasks * bytes_per_experience)
+    return Plan(capacity, budget_bytes // n_tasks, n_tasks * need(capacity), n_tasks * sampler_bytes(capacity))
+
+
+def _largest(need: Callable[[int], int], budget: int, most: int) -> int:
+    """The largest number up to ``most`` whose need is within the budget; 0 where none is."""
+    if need(most) <= budget:
+        return most
+    fits, above = 0, most
+    while above - fits > 1:
+        middle = (fits + above) // 2
+        fits, above = (middle, above) if need(middle) <= budget else (fits, middle)
+    return fits
 
 
 def require_memory(need: int) -> None:

@@ -7,6 +7,12 @@ import numpy as np
 _CHUNK = 1024  # numbers looked up at once; bounds the copy of their rows
 
 
+def _shape(slots: int) -> tuple[int, int]:
+    """Rows, and slots in a row."""
+    width = 128 if slots < 3_000_000 else 256
+    return -(-slots // width), width
+
+
 class SumTree:
     """Masses >= 0 of ``slots`` slots, 0 at first.
 
@@ -17,8 +23,8 @@ class SumTree:
     """
 
     def __init__(self, slots: int) -> None:
-        self._width = 128 if slots < 3_000_000 else 256
-        self._mass = np.zeros((-(-slots // self._width), self._width))
+        rows, self._width = _shape(slots)
+        self._mass = np.zeros((rows, self._width))
         self._flat = self._mass.reshape(-1)
         self._sums = np.zeros(len(self._mass))
         self._ends: np.ndarray | None = None  # cumulative sums of the rows
@@ -61,6 +67,12 @@ class SumTree:
     def clear(self) -> None:
         """Set every mass to 0."""
         self._mass[:], self._sums[:], self._ends = 0.0, 0.0, None
+
+    @staticmethod
+    def bytes_of(slots: int) -> int:
+        """``nbytes`` of what the constructor would make."""
+        rows, width = _shape(slots)
+        return 8 * rows * (width + 2)
 
     @property
     def nbytes(self) -> int:

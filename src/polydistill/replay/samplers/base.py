@@ -35,7 +35,8 @@ class Sampler(Protocol):
     ``capacity`` slots plus one batch, ``slots`` in all, and no slot number says anything about age.
 
     A file ``samplers/x.py`` makes ``x`` a name that a user types; it defines
-    ``make(capacity, slots, **settings) -> Sampler``.
+    ``make(capacity, slots, **settings) -> Sampler``. It may define ``nbytes``, which gets the same
+    arguments, every one, and says how many bytes such a sampler would hold; otherwise a small one is measured.
 
     Attributes:
         capacity: Experiences kept at most.

@@ -8,6 +8,7 @@ in it, the r-th largest priority is drawn in proportion to r^-alpha (eq. 6). ``p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,12 +42,12 @@ class Hierarchical:
             )
         self.capacity, self.slots, self.settings = capacity, slots, settings
         self._arrivals = Arrivals(capacity, p) if settings.eviction == "oldest" else None
-        each = capacity if self._arrivals is not None else capacity // p
-        self._queues = RankedQueues(p, each, slots, settings.alpha, settings.insertion, settings.staleness)
+        self._queues = RankedQueues(
+            p, settings.each(capacity), slots, settings.alpha, settings.insertion, settings.staleness
+        )
         self._partitions = Partitions(p, *settings.value_range) if settings.value_range else None
-        measured = settings.value_range is not None
-        self._grows = p > 1 and (not measured or settings.out_of_range == "expand")
-        self._drops = p > 1 and measured and settings.out_of_range == "drop"
+        self._grows = settings.grows
+        self._drops = p > 1 and settings.value_range is not None and settings.out_of_range == "drop"
         self._value = np.zeros(slots if self._grows else 0)  # of each slot, to find its partition when the range grows
         self._age = np.zeros(slots if self._grows else 0, np.int64)  # number of its arrival
         self._arrived = 0
@@ -69,6 +70,7 @@ class Hierarchical:
         n = len(slots)
         if len(value) != n:
             raise UserError(f"{len(value)} values for {n} experiences; nothing was changed")
+        outside = self._outside(value)
         first = self._queues.first(slots, priority)
         if not n:
             return np.zeros(0, np.int64)
@@ -76,9 +78,6 @@ class Hierarchical:
             parts = [slice(i, i + self.capacity) for i in range(0, n, self.capacity)]
             return np.concatenate([self.put(slots[part], value[part], first[part]) for part in parts])
         partitions, homeless = self._partitions, [np.zeros(0, np.int64)]
-        outside = None if partitions is None else partitions.outside(value)
-        if (partitions is None or outside is not None) and not np.isfinite(value).all():
-            raise UserError("the value of a state is NaN or infinite; nothing was changed")
         if partitions is None or (outside is not None and self._grows):
             partitions, outside = self._grow(value, homeless), None
         elif outside is not None and self._drops:
@@ -98,6 +97,13 @@ class Hierarchical:
         if len(gone) < len(slots) or self._window is not None or len(homeless) > 1:
             self._weigh()
         return np.concatenate([*homeless, gone]) if len(homeless) > 1 else gone
+
+    def _outside(self, value: np.ndarray) -> np.ndarray | None:
+        """Which values, float64 [n], lie outside the range: bool [n] or None. Raises UserError for NaN and inf."""
+        outside = None if self._partitions is None or not len(value) else self._partitions.outside(value)
+        if (self._partitions is None or outside is not None) and not np.isfinite(value).all():
+            raise UserError("the value of a state is NaN or infinite; nothing was changed")
+        return outside
 
     def _make_room(self, arrivals: Arrivals, partition: np.ndarray) -> list[np.ndarray]:
         """Let the oldest of all leave, for experiences that go into these partitions, int64 [n]."""
@@ -238,6 +244,15 @@ class Hierarchical:
             slots = self.filled()
             if not np.array_equal(self._partitions.of(self._value[slots]), self._queues.queue(slots)):
                 raise AssertionError("hierarchical: a slot is in another partition than its value")
+
+
+def nbytes(capacity: int, slots: int, **settings: Any) -> int:
+    """Bytes that :func:`make` would hold. Raises UserError for a bad setting."""
+    s = HierarchicalSettings.parse(settings, "sampler hierarchical")
+    queues = RankedQueues.bytes_of(s.partitions, s.each(capacity), slots)
+    arrivals = Arrivals.bytes_of(capacity) if s.eviction == "oldest" else 0
+    window = Window.bytes_of(s.window) if s.partition_counts == "window" else 0
+    return queues + arrivals + window + (2 * 8 * slots if s.grows else 0)  # a value and an age of each slot
 
 
 def make(

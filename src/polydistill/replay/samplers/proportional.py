@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -59,9 +59,9 @@ class Proportional:
         if len(self) + n > self.slots:
             raise ValueError(f"{n} slots put where {self.slots - len(self)} are free")
         require_free(slots, self.slots, self._is_stored)
+        if priority is not None and len(priority) != n:
+            raise UserError(f"{len(priority)} priorities for {n} experiences; nothing was changed")
         first = self._priorities.first(n, priority)
-        if len(first) != n:
-            raise UserError(f"{len(first)} priorities for {n} experiences; nothing was changed")
         gone = []
         for part in (slice(i, i + self.capacity) for i in range(0, n, self.capacity)):
             gone.append(self._queue.push(slots[part], np.zeros(len(slots[part]), np.int64)))
@@ -131,6 +131,12 @@ class Proportional:
         self._tree.check()
         if not np.array_equal(np.sort(self.filled()), np.flatnonzero(self._is_stored(np.arange(self.slots)))):
             raise AssertionError("proportional: the slots in the queue are not those with a mass")
+
+
+def nbytes(capacity: int, slots: int, **settings: Any) -> int:
+    """Bytes that :func:`make` would hold. Raises UserError for a bad setting."""
+    ProportionalSettings.parse(settings, "sampler proportional")
+    return Queues.bytes_of(1, capacity) + SumTree.bytes_of(slots)
 
 
 def make(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -97,6 +97,12 @@ class Ranked:
     def check(self) -> None:
         """Raise AssertionError if an invariant broke."""
         self._queues.check()
+
+
+def nbytes(capacity: int, slots: int, **settings: Any) -> int:
+    """Bytes that :func:`make` would hold. Raises UserError for a bad setting."""
+    RankedSettings.parse(settings, "sampler ranked")
+    return RankedQueues.bytes_of(1, capacity, slots)
 
 
 def make(

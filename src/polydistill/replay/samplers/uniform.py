@@ -87,4 +87,9 @@ class Uniform:
             raise AssertionError("uniform: a slot twice or out of range")
 
 
+def nbytes(capacity: int, slots: int) -> int:
+    """Bytes that :func:`make` would hold."""
+    return 4 * slots
+
+
 make = Uniform
