@@ -112,7 +112,6 @@ def finals(results: Sequence[Result], points: Sequence[CurvePoint], paper: Seque
         ax.set_yticks([at for at, _, _ in places], [variant for _, variant, _ in places])
         ax.set_ylim(y - 0.4, -0.8)
         ax.spines["left"].set_visible(False)
-        ax.set_xlim(left=min(0.0, *(r.percent for r in rows)))
         ax.margins(x=0.05)
         ax.xaxis.set_major_locator(MaxNLocator(6))
         ax.set_xlabel("% of the teacher's mean score" + ("; hollow: the paper's" if paper else ""), color=MUTED)
