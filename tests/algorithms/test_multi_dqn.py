@@ -191,27 +191,27 @@ def script(lengths: list[int], **settings: Any) -> tuple[MultiDQN, list[tuple[st
     return learner_of("mimic", switch, DQNSettings(minibatch=4, capacity=500, **settings), envs=envs), log
 
 
-def test_the_game_switches_with_every_episode_and_each_learns_from_its_own_memory() -> None:
-    learner, log = script([4, 7, 2], learning_starts=1, update_period=1)
-    for update in islice(learner.run(), 3 * 13):
+def test_a_turn_lasts_an_episode_and_goes_to_the_game_that_played_least() -> None:
+    learner, log = script([4, 7, 2], learning_starts=7, update_period=1)
+    list(islice(learner.run(), 24))
+    turns = [(0, 4), (1, 7), (2, 2), (2, 2), (0, 4), (2, 2), (2, 2), (1, 7), (2, 2), (0, 4), (2, 2), (0, 4)]
+    assert [g for _, g in log[:42]] == [g for g, length in turns for _ in range(length)]
+
+
+def test_training_is_evenly_interleaved_whatever_the_episodes_lengths() -> None:
+    """Rusu et al. 2016, section 3.3. Each update draws from the memory of its own game."""
+    learner, log = script([4, 70, 2], learning_starts=5, update_period=1)
+    for update in islice(learner.run(), 3 * 100 + 1):
         log.append(("learn", update.tasks[0]))
-    played = [g for what, g in log if what == "play"]
-    assert played == ([0] * 4 + [1] * 7 + [2] * 2) * 3
-    assert log[1::2] == [
-        ("learn", g) for what, g in log[::2] if what == "play"
-    ]  # an update after each step, of its game
-    assert learner.task_steps == learner.task_updates == [12, 21, 6]
+    learnt = [g for what, g in log if what == "learn"]
+    assert learnt == [0, 1, 2] * 100 + [0]
+    assert learner.task_updates == [101, 100, 100]
+    assert max(learner.task_steps) - min(learner.task_steps) <= 70  # no game is further ahead than its last episode
     for g, player in enumerate(learner.players):
-        assert len(player.memory) == [12, 21, 6][g]
+        assert len(player.memory) == learner.task_steps[g]
         seen = player.memory.gather(np.arange(len(player.memory)))
         assert set(seen.obs.ravel()) == set(seen.next_obs.ravel()) == {g}
-        assert learner.finished[g][0] == [4, 7, 2][g]
-
-
-def test_games_of_equal_length_are_learnt_from_equally() -> None:
-    learner, _ = script([8, 8, 8], learning_starts=8, update_period=4)
-    list(islice(learner.run(), 30))
-    assert learner.task_updates == [10, 10, 10]
+        assert learner.finished[g][0] == [4, 70, 2][g]
 
 
 def test_in_lockstep_every_update_sees_every_game_whatever_its_episodes() -> None:
@@ -249,16 +249,15 @@ def test_the_target_is_copied_on_time(kind: str, switch: str) -> None:
     clocks, updates = zip(*by_steps, strict=True)
     assert clocks == tuple(range(40, 40 * len(clocks) + 1, 40))
     assert [after - before for before, after in pairwise(updates)][-3:] == [10] * 3
-    assert updates[0] == 5  # the first 20 steps are the warm-up
+    assert updates[0] == (5 if switch == "lockstep" else 0)  # the first 20 steps of each game are the warm-up
     by_updates = TINY.model_copy(update={"target_period": 7, "target_period_unit": "updates"})
     assert [n for _, n in copies_of(learner_of(kind, switch, by_updates), 31)] == [7, 14, 21, 28]
 
 
-def test_each_games_own_steps_count_for_exploration_and_warm_up() -> None:
+def test_updates_begin_when_every_game_has_its_warm_up_and_exploration_counts_its_own_steps() -> None:
     learner, _ = script([30, 10], learning_starts=25, update_period=1, epsilon_steps=100, epsilon_end=0.0)
-    seen = [(u.tasks[0], list(learner.task_steps)) for u in islice(learner.run(), 80)]
-    assert seen[0] == (0, [25, 0])
-    assert next(steps for g, steps in seen if g == 1) == [90, 25]
+    seen = [list(learner.task_steps) for _ in islice(learner.run(), 10)]
+    assert seen[0] == [30, 25]
     learner.task_steps = [75, 25]
     assert [learner.epsilon(g) for g in (0, 1)] == [0.5, 1.0]
 

@@ -25,7 +25,8 @@ from polydistill.optim import flatten_optimizer, restore_optimizer
 from polydistill.rng import stream, torch_seed
 
 #: ``lockstep``: all games play, and one update learns from all of them (Parisotto et al., the authors' code).
-#: ``episode``: one game plays and is learnt from until an episode of it ends, then the next (Rusu et al.).
+#: ``episode``: one game plays until an episode of it ends, then the game that has played least; updates take the games in
+#: turn ("the game is switched every episode ... and training is evenly interleaved", Rusu et al.).
 Switch = Literal["lockstep", "episode"]
 
 
@@ -49,7 +50,7 @@ class MultiDQN:
 
     A period of the settings (``update_period``, ``target_period``) counts control steps of one game in lock-step, and
     of whichever game plays when games switch: either way an update belongs to as many steps of every game it sees.
-    ``learning_starts`` and epsilon count each game's own steps.
+    Epsilon counts each game's own steps; updates begin when every game has its ``learning_starts``.
 
     Attributes:
         task_steps: Control steps of each game, without those that filled its memory again after a cut ...
@@ -118,13 +119,13 @@ class MultiDQN:
         Going on after :meth:`load_state`, games begin new episodes and first fill their memories again with what they
         had played, ``learning_starts`` steps at most. Those count for nothing.
         """
-        s, copies, games = self.s, self.players[0].env.num_envs, len(self.players)
+        s, copies = self.s, self.players[0].env.num_envs
         rng = stream(self.seed, "replay", self.clock)
         generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "behaviour", self.clock))
         for player in self.players:
             player.reset(self.seed + self.clock % 100_003)
-        missing = [s.refill(steps) for steps in self.task_steps]
-        while tasks := [g for g in range(games) if missing[g] > 0]:
+        missing, everyone = [s.refill(steps) for steps in self.task_steps], list(range(len(self.players)))
+        while tasks := [g for g in everyone if missing[g] > 0]:
             if stopping():
                 return
             for g in tasks:
@@ -133,22 +134,27 @@ class MultiDQN:
         while True:
             while self.owed >= 1:
                 self.owed -= 1
-                yield self._learn(self._turns(), rng)
+                yield self._learn(self._taught(), rng)
             if self.clock and s.target_due("control_steps", self.clock - copies, self.clock):
                 self._copy()
             if self.over:
-                self.turn, self.over = (self.turn + 1) % games, False
+                self.turn, self.over = self._next(), False
             if stopping():
                 return
-            tasks = self._turns()
-            self.over = self._play(tasks, generator)
+            self.over = self._play(everyone if self.switch == "lockstep" else [self.turn], generator)
             self.clock += copies
-            if all(self.task_steps[g] >= s.learning_starts for g in tasks):
+            if min(self.task_steps) >= s.learning_starts:
                 self.owed += copies / s.update_period
 
-    def _turns(self) -> list[int]:
-        """The games that play and are learnt from now."""
-        return list(range(len(self.players))) if self.switch == "lockstep" else [self.turn]
+    def _taught(self) -> list[int]:
+        """The games that the next update learns from: all, or each in turn."""
+        games = len(self.players)
+        return list(range(games)) if self.switch == "lockstep" else [self.updates % games]
+
+    def _next(self) -> int:
+        """The game that has played least; of several the first after the one that played last."""
+        games = len(self.players)
+        return min(((self.turn + i) % games for i in range(1, games + 1)), key=self.task_steps.__getitem__)
 
     def _play(self, tasks: Sequence[int], generator: torch.Generator, counted: bool = True) -> bool:
         """One control step in every copy of ``tasks``; whether an episode ended."""
