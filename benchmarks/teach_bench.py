@@ -3,13 +3,14 @@
 All three play the same game and learn on the same threads, each as its users run it: SB3's ``DQN`` with
 ``make_atari_env`` and the hyper-parameters of its zoo, the bare loop with one copy of ale-py's vector environment, a
 ring of observations and one update of 32 transitions every four control steps (as CleanRL's
-``dqn_atari`` does), ``fast`` as its recipe says. SB3's row is left out where it is not installed.
+``dqn_atari`` does), ``fast`` as its recipe says. SB3's row is left out where it is not installed. One more row compares
+``fast`` with its own copies of the game when nobody learns. All of it on the CPU, and on a GPU where there is one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import nn
 from benchmarks.timing import Row, row
 from polydistill import build
 from polydistill.algorithms.pqn import PQN, PQNSettings
+from polydistill.devices import device_of
 from polydistill.envs.atari import atari_task
 from polydistill.envs.suite import make_env
 from polydistill.rng import seeded_init
@@ -148,9 +150,32 @@ def sb3(device: str) -> Side:
     return side
 
 
-def rows(device: str = "cpu", rounds: int = 2) -> list[Row]:
-    """``fast`` / SB3 and ``fast`` / the plain loop, in turns."""
-    sides = {"fast": fast(device), "plain DQN": plain(device)}
+def alone() -> Side:
+    """The copies of ``fast``, random actions, and nobody looks: the floor."""
+    settings = PQNSettings.parse(recipe_for("fast", GAME, {}).settings, "fast")
+    env = make_env(atari_task(GAME, "ale"), settings.num_envs, threads=build.emulator_threads())
+    actions = np.random.default_rng(0).integers(0, env.task.n_actions, (64, env.num_envs))
+    env.reset(0)
+
+    def side(seconds: float) -> int:
+        steps, until = 0, time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            env.step(actions[steps % len(actions)])
+            steps += 1
+        return steps * env.num_envs
+
+    return side
+
+
+def rows() -> Iterator[Row]:
+    """On every device there is."""
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+        yield from on(str(device_of(device)))
+
+
+def on(device: str, rounds: int = 2) -> list[Row]:
+    """``fast`` / the game alone, / SB3 and / the plain loop, in turns."""
+    sides = {"fast": fast(device), "the game alone": alone(), "plain DQN": plain(device)}
     if find_spec("stable_baselines3") and find_spec("cv2"):
         sides["Stable-Baselines3 DQN"] = sb3(device)
     speed: dict[str, list[float]] = {name: [] for name in sides}

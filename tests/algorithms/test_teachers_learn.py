@@ -87,6 +87,9 @@ class Noting:
 
     def begin(self, updates: int) -> None: ...
 
+    def share(self, steps: int) -> float:
+        return 1.0
+
     def term(self, steps: int, obs: torch.Tensor, q: torch.Tensor) -> torch.Tensor | None:
         self.steps.append(steps)
         return None

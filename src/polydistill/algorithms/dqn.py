@@ -1,12 +1,15 @@
 """The Nature DQN (Mnih et al. 2015), after the authors' code where code and article disagree: the `nature` teacher.
 
 What it shares with the multi-task DQN: the settings, one game's :class:`Player`, the loss, the optimiser.
+
+On a GPU the update is one CUDA graph. The memory stays with the processor, where its frames are compressed and shared
+between transitions; a minibatch goes up through pinned memory.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from polydistill.algorithms.graphs import graphed, upload
 from polydistill.algorithms.kickstart import Assistance
 from polydistill.algorithms.pqn import Exploration
 from polydistill.envs.base import VecEnv
@@ -149,8 +153,11 @@ def dqn_loss(
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: DQNSettings, examples: int) -> torch.optim.Optimizer:
     """The optimiser for gradients averaged over ``examples`` transitions."""
+    parameters = list(parameters)
     if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, settings.learning_rate, eps=1.5e-4, fused=True)  # eps: Hessel et al. 2018
+        cuda = any(p.is_cuda for p in parameters)  # its step count then stays on the GPU, where a graph counts it
+        rate, eps = settings.learning_rate, 1.5e-4  # eps: Hessel et al. 2018
+        return torch.optim.Adam(parameters, rate, eps=eps, fused=True, capturable=cuda)
     # the mean over the minibatch here, the sum in the authors' code: eps / B^2 makes the steps equal
     return DQNRMSprop(parameters, settings.learning_rate, settings.rho, eps=settings.eps / examples**2)
 
@@ -194,6 +201,9 @@ class DQN:
         it had played, ``learning_starts`` steps at most. Those count for nothing.
         """
         s, player, n = self.s, self.player, self.player.env.num_envs
+        act = graphed(self._values, self.device)
+        # help asks Python at each update what to do: no graph knows of that
+        update = graphed(self._update, self.device) if self.assist is None else self._update
         rng = stream(self.seed, "replay", self.steps)
         generator = torch.Generator(self.device).manual_seed(torch_seed(self.seed, "behaviour", self.steps))
         player.reset(self.seed + self.steps % 100_003)  # a resumed run starts new episodes
@@ -202,7 +212,7 @@ class DQN:
         held_out: Tensor | None = None
         missing, due = s.refill(self.steps), self.report_every
         while missing > 0:
-            finished += self._play(generator)
+            finished += self._play(act, generator)
             self.refilled, missing, due = self.refilled + n, missing - n, due - n
             if due <= 0:  # nothing is learnt yet, but whoever listens may want to stop
                 due += self.report_every
@@ -210,7 +220,7 @@ class DQN:
                 finished = []
         q_mean, due = float("nan"), self.steps + self.report_every
         while True:
-            finished += self._play(generator)
+            finished += self._play(act, generator)
             before, self.steps = self.steps, self.steps + n
             if self.steps >= s.learning_starts:
                 if held_out is None:
@@ -218,7 +228,7 @@ class DQN:
                 self.owed += n / s.update_period
                 while self.owed >= 1:
                     self.owed -= 1
-                    losses.append(self._learn(player.memory.sample(rng, s.minibatch)[1]))
+                    losses.append(self._learn(update, player.memory.sample(rng, s.minibatch)[1]))
                     if s.target_due("updates", self.updates - 1, self.updates):
                         self._copy()
                 if s.target_due("control_steps", before, self.steps):
@@ -231,21 +241,33 @@ class DQN:
                 yield self._metrics(finished, losses, q_mean)
                 finished, losses = [], []
 
-    def _play(self, generator: torch.Generator) -> list[float]:
+    def _play(self, act: Callable[[Tensor], Tensor], generator: torch.Generator) -> list[float]:
         """One control step in each copy; returns of episodes that ended."""
-        with torch.inference_mode():
-            q = self.net(self._tensor(self.player.obs))
+        q = act(self._tensor(self.player.obs))
         return self.player.step(self.player.choose(q, self.epsilon(), generator))
+
+    @torch.no_grad()
+    def _values(self, obs: Tensor) -> Tensor:
+        """``[N, *obs_shape] -> [N, n_actions]``."""
+        q: Tensor = self.net(obs)
+        return q
 
     def _metrics(self, finished: list[float], losses: list[Tensor], q_mean: float) -> dict[str, float]:
         loss = float(torch.stack(losses).mean()) if losses else float("nan")
         metrics = {"loss": loss, "q_mean": q_mean, "epsilon": self.epsilon(), "episodes": float(len(finished))}
         return metrics | ({"return": float(np.mean(finished))} if finished else {})
 
-    def _learn(self, batch: Transitions) -> Tensor:
-        obs, after = self._tensor(batch.obs), self._tensor(batch.next_obs)
-        columns = (batch.action, batch.reward, batch.terminated, batch.discount)
-        action, reward, terminated, discount = (self._tensor(column) for column in columns)
+    def _learn(self, update: Callable[..., Tensor], batch: Transitions) -> Tensor:
+        """One update; its loss."""
+        columns = (batch.obs, batch.action, batch.reward, batch.terminated, batch.discount, batch.next_obs)
+        loss = update(*(self._tensor(column) for column in columns)).clone()  # a graph's next loss overwrites it
+        self.updates += 1
+        return loss
+
+    def _update(
+        self, obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, discount: Tensor, after: Tensor
+    ) -> Tensor:
+        """One update from a minibatch of :class:`Transitions`, on the network's device; its loss."""
         with torch.no_grad():
             q_next = self.target(after)
             online = self.net(after) if self.s.double else None
@@ -253,16 +275,17 @@ class DQN:
             self.assist.begin(self.updates)
         q = self.net(obs)
         loss = dqn_loss(q, action, reward, terminated, q_next, online, discount).mean()
-        if self.assist is not None and (term := self.assist.term(self.steps, obs, q)) is not None:
-            loss = loss + term
+        if self.assist is not None:
+            loss = self.assist.share(self.steps) * loss
+            if (term := self.assist.term(self.steps, obs, q)) is not None:
+                loss = loss + term
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.updates += 1
         return loss.detach()
 
     def _copy(self) -> None:
         self.target.load_state_dict(self.net.state_dict())
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
+        return upload(array, self.device)

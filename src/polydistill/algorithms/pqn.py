@@ -3,19 +3,24 @@
 Many copies of the game, no replay and no target network: Q(lambda) returns over short rollouts, layer normalisation for
 stability, a few epochs of minibatches. Exploration may be temporally extended (Dabney et al. 2021, ez-greedy): an
 exploratory action is held for a zeta-distributed time, which is what sparse rewards such as Freeway's need.
+
+On a GPU a rollout never leaves it: observations go up, and one small read per control step brings the greedy actions
+back, without which the emulators cannot go on. Nothing else waits but the metrics, once per rollout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
+from polydistill.algorithms.graphs import Graphed, graphed, upload
 from polydistill.algorithms.kickstart import Assistance
+from polydistill.algorithms.rollout import Rollout
 from polydistill.envs.base import VecEnv
 from polydistill.ops.value import advantage_target, expected_value, q_lambda_returns
 from polydistill.optim import flatten_optimizer, restore_optimizer
@@ -100,13 +105,16 @@ class PQN:
         self.total_steps, self.seed, self.device = total_steps, seed, device
         self.steps = self.updates = 0
         self.assist: Assistance | None = None
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, eps=1e-5, fused=True)
+        cuda = torch.device(device).type == "cuda"
+        rate = torch.tensor(settings.learning_rate, device=device) if cuda else settings.learning_rate  # see _learn
+        self.optimizer = torch.optim.Adam(net.parameters(), lr=rate, eps=1e-5, fused=True, capturable=cuda)
+        self._rollout = Rollout(settings.rollout, env.num_envs, env.task, device)
 
-    def state(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, int]]:
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, int]]:
         """Tensors and counters of a checkpoint. The games' inner states are not part of it."""
         return {"optimizer": flatten_optimizer(self.optimizer)}, {"steps": self.steps, "updates": self.updates}
 
-    def load_state(self, tensors: dict[str, dict[str, torch.Tensor]], counters: dict[str, int]) -> None:
+    def load_state(self, tensors: dict[str, dict[str, Tensor]], counters: dict[str, int]) -> None:
         """Undo :meth:`state`. The network is the caller's."""
         restore_optimizer(self.optimizer, tensors["optimizer"])
         self.steps, self.updates = counters["steps"], counters["updates"]
@@ -122,87 +130,105 @@ class PQN:
         rate = s.learning_rate * min(1.0, (self.updates + 1) / max(s.warmup_updates, 1))
         return rate * max(0.0, 1 - self.steps / self.total_steps) if s.anneal else rate
 
-    @torch.no_grad()
-    def q_values(self, obs: np.ndarray) -> torch.Tensor:
-        """float32 ``[N, n_actions]`` on the CPU."""
-        return self.net(torch.from_numpy(obs).to(self.device)).cpu()
-
     def run(self) -> Iterator[dict[str, float]]:
         """Endless: collect one rollout, learn from it, yield its metrics."""
-        s, n, t_max = self.s, self.env.num_envs, self.s.rollout
+        s, n, t_max, kept = self.s, self.env.num_envs, self.s.rollout, self._rollout
         rng = np.random.default_rng([self.seed, self.steps])
         explore = Exploration(
             self.env.task.n_actions, rng, s.ez_greedy, s.ez_mu, s.ez_max, np.zeros(n, np.int64), np.zeros(n, np.int64)
         )
+        act, aim = graphed(self._values, self.device), graphed(self._targets, self.device)
+        # help asks Python at each update what to do, and Warmup switches gradients on and off: no graph knows of that
+        update = graphed(self._update, self.device) if self.assist is None else self._update
         # a resumed run starts new episodes, with another seed
         obs = self.env.reset(self.seed + self.steps % 100_003)
-        buffer = np.zeros((t_max, n, *obs.shape[1:]), obs.dtype)
         actions = np.zeros((t_max, n), np.int64)
         reward, terminated, ended = (np.zeros((t_max, n), d) for d in (np.float32, bool, bool))
         returns: np.ndarray = np.zeros(n)
         while True:
-            worth = torch.zeros(t_max + 1, n)
-            q_final = torch.zeros(t_max, n)
-            q_seen = torch.zeros(t_max, n, self.env.task.n_actions)
+            q_final = torch.zeros(t_max, n, device=self.device)
             finished: list[float] = []
             for t in range(t_max):
-                q = self.q_values(obs)
-                q_seen[t], worth[t] = q, expected_value(q, s.expected_epsilon)
-                buffer[t] = obs
-                actions[t] = explore.choose(q.argmax(-1).numpy(), self.epsilon())
+                greedy = self._see(t, obs, act)
+                actions[t] = explore.choose(greedy.cpu().numpy(), self.epsilon())
                 step = self.env.step(actions[t])
                 obs = step.obs
                 reward[t] = np.clip(step.reward, -1, 1)
                 terminated[t] = step.terminated | step.life_lost
                 ended[t] = step.ended | step.life_lost
                 if step.truncated.any() and step.final_obs is not None:
-                    q_final[t] = expected_value(self.q_values(step.final_obs), s.expected_epsilon)
-                    q_final[t][torch.from_numpy(~step.truncated)] = 0
+                    worth = expected_value(self._values(upload(step.final_obs, self.device))[0], s.expected_epsilon)
+                    q_final[t] = torch.where(upload(step.truncated, self.device), worth, 0)
                 returns += step.reward
                 finished += returns[step.ended].tolist()
                 returns[step.ended] = 0
                 self.steps += n
-            worth[t_max] = expected_value(self.q_values(obs), s.expected_epsilon)
-            cut = torch.from_numpy(ended)
-            q_next = torch.where(cut, q_final, worth[1:])
-            target = q_lambda_returns(
-                torch.from_numpy(reward), torch.from_numpy(terminated), cut, q_next, gamma=s.gamma, lam=s.lam
-            )
-            target = advantage_target(target, q_seen, torch.from_numpy(actions), s.advantage)
-            metrics = self._learn(
-                buffer.reshape(t_max * n, *obs.shape[1:]), actions.reshape(-1), target.reshape(-1), rng
-            )
-            metrics |= {"epsilon": self.epsilon(), "q_mean": float(worth.mean()), "episodes": len(finished)}
+            self._see(t_max, obs, act)
+            columns = (upload(column, self.device) for column in (actions, reward, terminated, ended))
+            kept.actions[:], kept.target[:], q_mean = aim(*columns, q_final)
+            metrics = self._learn(update, rng) | {"q_mean": float(q_mean)}
+            metrics |= {"epsilon": self.epsilon(), "episodes": len(finished)}
             if finished:
                 metrics["return"] = float(np.mean(finished))
             yield metrics
 
-    def _learn(
-        self, obs: np.ndarray, actions: np.ndarray, target: torch.Tensor, rng: np.random.Generator
-    ) -> dict[str, float]:
-        s = self.s
-        flat = torch.from_numpy(obs.reshape(len(obs), -1)).to(
-            self.device
-        )  # once: minibatches are cut where the network is
-        chosen, target = torch.from_numpy(actions).to(self.device), target.to(self.device)
-        losses: list[torch.Tensor] = []
+    @torch.no_grad()
+    def _values(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Q-values ``[N, n_actions]`` and greedy actions ``[N]`` of ``[N, *obs_shape]``."""
+        q: Tensor = self.net(obs)
+        return q, q.argmax(-1)
+
+    def _see(self, t: int, obs: np.ndarray, act: Graphed[tuple[Tensor, Tensor]]) -> Tensor:
+        """Keep what is seen at step ``t`` and what the network says of it; greedy actions ``[N]``."""
+        self._rollout.obs[t].copy_(upload(obs, self.device))
+        self._rollout.q[t], greedy = act(self._rollout.obs[t])
+        return greedy
+
+    def _targets(
+        self, actions: Tensor, reward: Tensor, terminated: Tensor, ended: Tensor, q_final: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What was done and what is learnt, ``[T * N]`` each, and the mean of what the states are worth.
+
+        Arguments are ``[T, N]``; ``q_final`` is what a truncated episode's last state is worth.
+        """
+        s, q = self.s, self._rollout.q
+        worth = expected_value(q, s.expected_epsilon)
+        q_next = torch.where(ended, q_final, worth[1:])
+        target = q_lambda_returns(reward, terminated, ended, q_next, gamma=s.gamma, lam=s.lam)
+        target = advantage_target(target, q[:-1], actions, s.advantage)
+        return actions.flatten(), target.flatten(), worth.mean()
+
+    def _learn(self, update: Callable[[Tensor], Tensor], rng: np.random.Generator) -> dict[str, float]:
+        """Several epochs of minibatches of the rollout."""
+        s, rows, rate = self.s, len(self._rollout.target), self._lr()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._lr()
-        for _ in range(s.epochs):
-            order = torch.from_numpy(rng.permutation(len(obs))).to(self.device)
-            for index in order.split(s.minibatch):
-                batch = flat.index_select(0, index).view(-1, *obs.shape[1:])
-                if self.assist is not None:
-                    self.assist.begin(self.updates)
-                values = self.net(batch)
-                q = values.gather(1, chosen[index, None]).squeeze(1)
-                loss = 0.5 * (q - target[index]).square().mean()
-                if self.assist is not None and (term := self.assist.term(self.steps, batch, values)) is not None:
-                    loss = loss + term
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.net.parameters(), s.max_grad_norm)
-                self.optimizer.step()
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)  # where a graph reads it
+            else:
+                group["lr"] = rate
+        order = upload(np.stack([rng.permutation(rows) for _ in range(s.epochs)]), self.device)
+        before, loss = self.updates, torch.zeros((), device=self.device)
+        for epoch in order:
+            for index in epoch.split(s.minibatch):
+                loss += update(index)
                 self.updates += 1
-                losses.append(loss.detach())
-        return {"loss": float(torch.stack(losses).mean())}
+        return {"loss": float(loss) / (self.updates - before)}
+
+    def _update(self, index: Tensor) -> Tensor:
+        """One update from these rows of the rollout, int64 ``[B]``; its loss."""
+        kept = self._rollout
+        batch = kept.batch(index)
+        if self.assist is not None:
+            self.assist.begin(self.updates)
+        values = self.net(batch)
+        q = values.gather(1, kept.actions[index, None]).squeeze(1)
+        loss = 0.5 * (q - kept.target[index]).square().mean()
+        if self.assist is not None:
+            loss = self.assist.share(self.steps) * loss
+            if (term := self.assist.term(self.steps, batch, values)) is not None:
+                loss = loss + term
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.s.max_grad_norm)
+        self.optimizer.step()
+        return loss.detach()

@@ -6,7 +6,7 @@ import csv
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import Network, build_network, load_teacher, save_teacher, write_card
 from polydistill.training import checkpoint
+from polydistill.training.beginning import CHECKPOINT, Beginning, Taken
 from polydistill.training.folder import RunFolder, now
 from polydistill.training.online import Online
 from polydistill.training.stopping import Stop, stop_on_signal
@@ -31,7 +32,6 @@ from polydistill.training.student_folder import Scored
 
 CURVE = "curve.csv"
 COLUMNS = ("control_steps", "updates", "hours", "epsilon", "loss", "q_mean", "training_return", "evaluation")
-CHECKPOINT = "checkpoint"
 MODEL_SELECTION_SEED = EVALUATION_SEED_BASE + 700_000  # the final score is measured on other seeds
 
 
@@ -67,8 +67,12 @@ class Teaching:
             sitting on its card, with the control steps at which it began.
         online: Students that follow; None: there are none.
         evaluate_first: Evaluate before the first step too.
+        taken: What the weights took that this training began with. Its own steps, updates and hours are counted without
+            that, its card and its curve with it.
         on_finish: Told how the teacher did that was written.
         emulator_rate: Control steps per second that the game alone reaches here, for comparison; 0: unknown.
+        device: Where the network learns, and plays its evaluations.
+        threads: Emulator threads of the evaluations; 0: one per core.
     """
 
     folder: RunFolder
@@ -85,10 +89,12 @@ class Teaching:
     log_seconds: float = 30.0
     say: Callable[[str], None] = print
     device: str = "cpu"
+    threads: int = 0
     online: Online | None = None
     evaluate_first: bool = False
     on_finish: Callable[[Scored], None] | None = None
     emulator_rate: float = 0.0
+    taken: Taken = field(default_factory=Taken)
     hours: float = 0.0
     best_score: float = -float("inf")
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -97,6 +103,17 @@ class Teaching:
 
     def __post_init__(self) -> None:
         self.phases = [{"from_control_steps": 0, **self.phase}]
+
+    def begin_from(self, beginning: Beginning) -> None:
+        """Count in what a teacher took whose weights the network has; from here on ``total_steps`` may count all."""
+        taken = beginning.taken
+        self.phases = [
+            *beginning.phases,
+            {**self.phases[0], "from_control_steps": taken.control_steps, "started_from": str(beginning.folder)},
+        ]
+        if beginning.here:
+            self.trainer.steps, taken = taken.control_steps, replace(taken, control_steps=0)
+        self.taken = taken
 
     def drive(self) -> bool:
         """Train to the last step or to a signal. True if it came to the end and the teacher is written."""
@@ -112,7 +129,7 @@ class Teaching:
         first = last = trainer.steps
         recent: list[float] = []
         with stop_on_signal() as stop:
-            if self.evaluate_first and first == 0:
+            if self.evaluate_first and not self.best:
                 nothing = dict.fromkeys(("epsilon", "loss", "q_mean"), float("nan"))
                 self._write_curve(nothing, float("nan"), self._evaluate(stop))
             for metrics in trainer.run():
@@ -132,6 +149,7 @@ class Teaching:
                 training = float(np.mean(recent)) if recent else float("nan")
                 if trainer.steps // self.evaluate_every > self._evaluated // self.evaluate_every or done:
                     self._write_curve(metrics, training, self._evaluate(stop))
+                    self.hours = before + (time.monotonic() - began) / 3600
                 elif clock - logged > self.log_seconds:
                     logged = clock
                     self._write_curve(metrics, training, float("nan"))
@@ -163,7 +181,8 @@ class Teaching:
         protocol = Evaluation(episodes=self.evaluation_episodes, seed=MODEL_SELECTION_SEED)
         score = float("nan")
         with stop.cutting() if 0 < self.trainer.steps < self.total_steps else nullcontext():
-            score = mean_scores(evaluate_task(self.task, self._greedy(self.trainer.net), protocol))[self.task.name]
+            greedy = self._greedy(self.trainer.net)
+            score = mean_scores(evaluate_task(self.task, greedy, protocol, threads=self.threads))[self.task.name]
         if np.isnan(score):
             return score
         self._evaluated = self.trainer.steps
@@ -193,8 +212,9 @@ class Teaching:
         path = self.folder.path / CURVE
         new = self.folder.size(CURVE) == 0
         values = (
-            self.trainer.steps, self.trainer.updates, round(self.hours, 4), metrics["epsilon"], metrics["loss"],
-            metrics["q_mean"], training, evaluation,
+            self.taken.control_steps + self.trainer.steps, self.taken.updates + self.trainer.updates,
+            round(self.taken.hours + self.hours, 4), metrics["epsilon"], metrics["loss"], metrics["q_mean"], training,
+            evaluation,
         )  # fmt: skip
         with path.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -218,6 +238,7 @@ class Teaching:
         state = {
             **counters,
             "hours": self.hours,
+            "taken": asdict(self.taken),
             "phases": self.phases,
             "best_score": self.best_score if self.best else None,
             "curve_bytes": self.folder.size(CURVE),
@@ -243,7 +264,9 @@ class Teaching:
         self.trainer.load_state(tensors, found.state)
         self.hours = found.state["hours"]
         self._evaluated = found.state.get("evaluated", self.trainer.steps)  # older checkpoints lack it
-        self.phases = [*found.state["phases"], {"from_control_steps": self.trainer.steps, **self.phase}]
+        self.taken = Taken(**found.state.get("taken", {}))  # older checkpoints lack it
+        began = self.taken.control_steps + self.trainer.steps
+        self.phases = [*found.state["phases"], {"from_control_steps": began, **self.phase}]
         if found.state["best_score"] is not None:
             self.best_score = found.state["best_score"]
         self.folder.truncate(CURVE, found.state["curve_bytes"])
@@ -260,14 +283,14 @@ class Teaching:
             "network": self.network.model_dump(mode="json"),
             "kind": "q",
             **self.card,
-            "control_steps": self.trainer.steps,
-            "updates": self.trainer.updates,
-            "hours": round(self.hours, 2),
+            "control_steps": self.taken.control_steps + self.trainer.steps,
+            "updates": self.taken.updates + self.trainer.updates,
+            "hours": round(self.taken.hours + self.hours, 2),
             "phases": self.phases,
             "finished": now(),
         }
         save_teacher(self.folder.path, net, card)
-        scored = score_card(self.folder.path, self.final_episodes, self.say)
+        scored = score_card(self.folder.path, self.final_episodes, self.say, self.device, self.threads)
         if self.online is not None:
             self.online.finish(scored, self.trainer.steps, 3600 * self.hours)
         if self.on_finish is not None:
@@ -282,14 +305,21 @@ def evaluations(curve: Path) -> list[tuple[int, int, float]]:
     return [(int(row["control_steps"]), int(row["updates"]), float(row["evaluation"])) for row in rows]
 
 
-def score_card(folder: Path, episodes: int, say: Callable[[str], None] = print) -> Scored:
-    """Play the teacher as written to ``folder``; note mean, interval and the random policy's score on its card."""
-    teacher = load_teacher(folder)
+def score_card(
+    folder: Path, episodes: int, say: Callable[[str], None] = print, device: str = "cpu", threads: int = 0
+) -> Scored:
+    """Play the teacher as written to ``folder``; note mean, interval and the random policy's score on its card.
+
+    Args:
+        device: Where it plays.
+        threads: Emulator threads; 0: one per core.
+    """
+    teacher = load_teacher(folder).to(device)
     task = teacher.task
     protocol = Evaluation(episodes=episodes)
-    rows = evaluate_task(task, teacher.greedy, protocol, label=Label("teacher"))
+    rows = evaluate_task(task, teacher.greedy, protocol, threads=threads, label=Label("teacher"))
     summary = summarise(rows, [], {}, protocol=protocol.describe()).tasks[task.name]
-    random = mean_scores(evaluate_task(task, None, Evaluation(episodes=30)))[task.name]
+    random = mean_scores(evaluate_task(task, None, Evaluation(episodes=30), threads=threads))[task.name]
     noop = {"mean": summary.score, "low": summary.low, "high": summary.high, "episodes": episodes}
     scores = {"noop": {**noop, "protocol": protocol.describe()}, "random": random}
     card = {k: v for k, v in teacher.card.items() if k != "format"}
