@@ -1,4 +1,4 @@
-"""The prioritised samplers at the paper's size: one minibatch against cpprb's, and how the cost grows.
+"""The prioritised samplers at the paper's size: one minibatch against cpprb's, how the cost grows, what comes late.
 
 cpprb (Cython, a proportional sum tree) stores one number of four bytes per experience here, so that neither side pays
 for frames. Both give 32 experiences with what importance weights need, and take 32 new priorities. All is on one thread
@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import Row, row
+from polydistill.ops.ranks import hierarchical_probability
 from polydistill.replay import samplers
+from polydistill.replay.samplers.hierarchical import Hierarchical
+from polydistill.replay.samplers.ranked import Ranked
 
 BATCH = 32
 COPIES = 16  # of a game, which put their experiences at once
@@ -115,6 +118,63 @@ def growth(capacities: Sequence[int], smallest: int, repeats: int) -> list[Row]:
     return found
 
 
+def lateness(name: str, capacity: int, pools: int = 200, **settings: Any) -> tuple[float, float, float]:
+    """How late priorities count where several minibatches are drawn at once; the same numbers on every machine.
+
+    Each minibatch of 32 is drawn and gets 32 new priorities, as in :class:`Load`; a pool is what was drawn at once.
+
+    Returns:
+        Minibatches in a pool; the share of draws that meet an experience whose priority changed since its pool was
+        drawn; and the total variation between the law of a pool's last minibatch and the law of its moment, a mean over
+        the first ten pools.
+    """
+    load = Load(name, capacity, **settings)
+    sampler, changed = load.sampler, np.zeros(capacity + COPIES, bool)
+    assert isinstance(sampler, Ranked | Hierarchical)
+    queues, alpha = sampler._queues, sampler.settings.alpha
+
+    def used_up() -> bool:
+        return queues._next == len(queues._ahead[0])
+
+    def law() -> np.ndarray:
+        prob = np.zeros(capacity + COPIES)
+        prob[queues._ranking.order()] = hierarchical_probability(queues.count, alpha)
+        return prob
+
+    while not used_up():
+        sampler.draw(load.rng, BATCH)
+    drawn, late, variation = 0, 0, []
+    for pool in range(pools):
+        then, last = law() if pool < 10 else None, False
+        changed[:] = False
+        while not last:
+            draw = sampler.draw(load.rng, BATCH)
+            last = used_up()
+            if last and then is not None:
+                variation.append(0.5 * float(np.abs(law() - then).sum()))
+            drawn, late = drawn + BATCH, late + int(np.count_nonzero(changed[draw.slots]))
+            sampler.update(draw.slots, load.rng.random(BATCH) ** 4)
+            changed[draw.slots] = True
+    return drawn / BATCH / pools, late / drawn, float(np.mean(variation))
+
+
+def late_rows() -> list[Row]:
+    """Two rows for each size that ``RankedQueues`` states."""
+    found = []
+    for title, name, capacity, settings in (
+        ("H-PR 5 x 200,000", "hierarchical", PAPER, {"value_range": (0, 1)}),
+        ("H-PR 5 x 40,000", "hierarchical", PAPER // 5, {"value_range": (0, 1)}),
+        ("ranked 1,000,000", "ranked", PAPER, {}),
+    ):
+        at_once, share, variation = lateness(name, capacity, **settings)
+        about = f"{title}, {at_once:.0f} minibatches at once"
+        found += [
+            row(f"{about}: % of draws with a late priority", 100 * share, 100, "%", "<= 0.010"),
+            row(f"{about}: total variation of the last's law, %", 100 * variation, 100, "%", "<= 0.020"),
+        ]
+    return found
+
+
 def samplers_at_paper_size(repeats: int = 30) -> list[Row]:
     """Microseconds per minibatch; the rows against cpprb are left out where it is not installed."""
     found: list[Row] = []
@@ -133,5 +193,6 @@ def samplers_at_paper_size(repeats: int = 30) -> list[Row]:
             )
         ]
     found += growth((100_000, PAPER, 10_000_000), 10_000, repeats)
+    found += late_rows()
     size = hpr.sampler.nbytes / PAPER
     return [*found, row("H-PR: bytes per experience / those of its frame", size, 450, "bytes", "<= 0.10")]

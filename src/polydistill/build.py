@@ -7,18 +7,20 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from polydistill import nets
 from polydistill.algorithms.actor_mimic import FeatureRegression, actor_mimic
 from polydistill.devices import device_of
 from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
+from polydistill.nets.sizes import make_named
 from polydistill.nets.student import Student
 from polydistill.nets.task_torsos import TaskTorsos
+from polydistill.ops import gradients
 from polydistill.ops.policy import REGRESSIONS
 from polydistill.ops.value import linear_schedule
 from polydistill.optim import AuthorsAdam, DQNRMSprop, eps_for_max_lr
@@ -30,7 +32,7 @@ from polydistill.replay.stacks import Stacks
 from polydistill.rng import seeded_init, stream
 from polydistill.tasks import Suite, Task
 from polydistill.teachers.base import Teacher
-from polydistill.teachers.zoo import load_teacher
+from polydistill.teachers.zoo import load_teacher, require_teachers
 from polydistill.training.collect import Actor, shares_torso
 from polydistill.training.distil import Rectangle
 from polydistill.training.learner import Learner
@@ -61,20 +63,31 @@ def parts(recipe: DistillRecipe, teachers: Sequence[Teacher] | None = None) -> P
     device = device_of(recipe.device)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    if teachers is None:
+        require_teachers(recipe.teachers)
     chosen = list(teachers) if teachers is not None else [load_teacher(path) for path in recipe.teachers]
     suite = Suite(tuple(t.task for t in chosen))
-    if recipe.objective.loss in REGRESSIONS:
-        for teacher in chosen:
-            if teacher.kind != "q":
-                raise UserError(
-                    f"loss {recipe.objective.loss} needs Q-values, but the teacher of {teacher.task.name} gives "
-                    f"{teacher.kind}: use kl"
-                )
+    _require_values(recipe, chosen)
     if recipe.objective.features is not None:
         require_features(chosen)
     student = make_student(recipe, suite, chosen, device)
     plan = _plan(recipe, suite, student)
     return Parts(recipe, suite, [t.to(str(device)) for t in chosen], student.to(device), device, plan)
+
+
+def _require_values(recipe: DistillRecipe, teachers: Sequence[Teacher]) -> None:
+    """Refuse teachers with policy logits where Q-values are asked for; a largest logit is the value of nothing."""
+    wants = {}
+    if recipe.objective.loss in REGRESSIONS:
+        wants[f"loss {recipe.objective.loss}"] = "kl"
+    if samplers.takes(recipe.memory.sampler, "value_range"):
+        wants[f"sampler {recipe.memory.sampler}"] = "the sampler ranked"
+    for what, instead in wants.items():
+        for teacher in teachers:
+            if teacher.kind != "q":
+                raise UserError(
+                    f"{what} needs Q-values, but the teacher of {teacher.task.name} gives {teacher.kind}: use {instead}"
+                )
 
 
 def require_features(teachers: Sequence[Teacher]) -> list[int]:
@@ -97,11 +110,9 @@ def make_student(recipe: DistillRecipe, suite: Suite, teachers: Sequence[Teacher
     """The recipe's network; one that takes torsos gets copies of the teachers'."""
     settings = recipe.student
     bf16 = settings.bf16 if settings.bf16 is not None else bf16_pays(device)
-    try:
-        with seeded_init(recipe.seed, "student"):
-            return nets.make(settings.kind, suite, bf16=bf16, torsos=lambda: copy_torsos(teachers), **settings.options)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise UserError(f"student.options {settings.options} do not make a {settings.kind} ({error!s:.200})") from error
+    options: dict[str, Any] = {"bf16": bf16, "torsos": lambda: copy_torsos(teachers), "where": "student.options"}
+    with seeded_init(recipe.seed, "student"):
+        return make_named(settings.kind, suite, settings.options, **options)[1]
 
 
 def copy_torsos(teachers: Sequence[Teacher]) -> list[nn.Module]:
@@ -154,10 +165,17 @@ def actors(parts: Parts) -> list[Actor]:
                 rng=stream(recipe.seed, "behaviour", task.name),
                 seed=recipe.seed,
                 device=parts.device,
-                temperature=tau[g] if samplers.takes(recipe.memory.sampler, "insertion") else None,
+                priority=partial(gradients.priority, recipe.objective.loss, tau=tau[g])
+                if prioritised(recipe)
+                else None,
             )
         )
     return made
+
+
+def prioritised(recipe: DistillRecipe) -> bool:
+    """Whether the recipe's sampler looks at priorities."""
+    return samplers.takes(recipe.memory.sampler, "insertion")
 
 
 def learner(parts: Parts) -> Learner:
@@ -171,11 +189,12 @@ def learner(parts: Parts) -> Learner:
 
     return Learner(
         student=parts.student,
-        objective=actor_mimic(recipe.objective.loss, regression),
+        objective=actor_mimic(recipe.objective.loss, regression, recipe.objective.over_actions),
         optimizer=_optimizer(learning, settings, settings.batch_size * at_once),
         learning_rate=learning_rate(settings, recipe.schedule.total_updates),
         max_grad_norm=settings.max_grad_norm,
         beside=regression,
+        refresh=recipe.memory.refresh if prioritised(recipe) else "before",
     )
 
 
@@ -273,9 +292,15 @@ def _plan(recipe: DistillRecipe, suite: Suite, student: Student) -> Plan:
     need = max(_experience_bytes(t) for t in suite.tasks)
     if recipe.memory.cache_features and isinstance(student, TaskTorsos):
         need += student.torso_features * (2 if all(student.torso_bf16) else 4)
-    return plan_capacity(
-        parse_size(recipe.memory.size), len(suite), need, recipe.memory.capacity, partial(_sampler_bytes, recipe)
-    )
+    wanted, envs = recipe.memory.capacity, recipe.behaviour.num_envs
+    plan = plan_capacity(parse_size(recipe.memory.size), len(suite), need, wanted, partial(_sampler_bytes, recipe))
+    if plan.capacity < envs:
+        small = "memory.capacity" if plan.capacity == wanted else "--memory"
+        raise UserError(
+            f"a memory of {plan.capacity:,} experiences cannot hold one step of {envs} environments: give a larger "
+            f"{small} or fewer behaviour.num_envs"
+        )
+    return plan
 
 
 def _sampler_bytes(recipe: DistillRecipe, capacity: int) -> int:
@@ -298,7 +323,8 @@ def _measured(parts: Parts, g: int) -> tuple[float, float]:
     env = make_env(task, 10, threads=emulator_threads())
     try:
         rng = stream(recipe.seed, "measure", task.name)
-        return value_range(parts.teachers[g], env, recipe.memory.measure_steps, rng, recipe.seed)
+        memory = recipe.memory
+        return value_range(parts.teachers[g], env, memory.measure_steps, rng, recipe.seed, memory.measure_epsilon)
     finally:
         env.close()
 
@@ -322,5 +348,7 @@ def _memory(parts: Parts, g: int, task: Task) -> Memory:
             else (features[g][0], np.uint16 if features[g][1] == torch.bfloat16 else np.float32),
             **options,
         )
+    except UserError as error:
+        raise UserError(f"{task.name}: {error}") from None
     except (TypeError, ValueError) as error:
         raise _misfit(memory, error) from error

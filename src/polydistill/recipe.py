@@ -8,23 +8,38 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from polydistill.algorithms.policy_distillation import OverActions
 from polydistill.errors import UserError
 from polydistill.evaluation.protocol import Name as ProtocolName
+from polydistill.nets.sizes import SIZES, resolve_student
 from polydistill.plugins import nearest
 from polydistill.settings import Settings
 from polydistill.teachers.zoo import Network
 from polydistill.training.behaviour import Behaviour
 from polydistill.training.distil import Schedule
+from polydistill.training.learner import Refresh
 
 
 class StudentSettings(Settings):
-    """Which network. ``options`` are the network's own, e.g. ``widths`` of task_torsos."""
+    """Which network. ``options`` are the network's own, e.g. ``widths`` of task_torsos.
+
+    ``kind`` may be the name of a size too, e.g. ``net1``, which ``options`` go on top of: what is kept is the network.
+    """
 
     kind: str = "task_torsos"
     options: dict[str, Any] = Field(default_factory=dict)
     bf16: bool | None = None  # None: where it pays on this machine
+
+    @model_validator(mode="before")
+    @classmethod
+    def _network(cls, values: Any) -> Any:
+        kind, options = (values.get("kind"), values.get("options", {})) if isinstance(values, Mapping) else (None, None)
+        if not (isinstance(kind, str) and kind in SIZES and isinstance(options, Mapping)):
+            return values  # a network's own name, or what pydantic refuses
+        network, chosen = resolve_student(kind, options)
+        return {**values, "kind": network, "options": chosen}
 
 
 class FeatureSettings(Settings):
@@ -36,10 +51,15 @@ class FeatureSettings(Settings):
 
 
 class ObjectiveSettings(Settings):
-    """Which loss; the temperature divides the teacher's Q-values. ``features``: their regression too; None: not."""
+    """Which loss; the temperature divides the teacher's Q-values. ``features``: their regression too; None: not.
+
+    ``over_actions``: ``mean`` divides the loss by the number of the task's actions, as Yin & Pan's eq. 5 does the
+    priority; the loss of the papers is ``sum``.
+    """
 
     loss: Literal["kl", "nll", "mse", "cross_entropy", "reverse_kl", "js", "huber"] = "kl"
     temperature: float = Field(0.01, gt=0)
+    over_actions: OverActions = "sum"
     features: FeatureSettings | None = None
 
 
@@ -49,7 +69,10 @@ class MemorySettings(Settings):
     ``beta``, the exponent of the importance weights, goes linearly to ``beta_end`` over the run (Schaul et al. 2016).
     ``cache_features``: keep what the student's frozen torsos make of each observation, so that learning need not ask
     them again: about three times the updates per second for 6.3 kB more per Atari experience.
-    ``measure_steps``: control steps of the teacher's play that give the range of its values to a sampler that asks.
+    ``measure_steps``: control steps of the teacher's play that give the range of its values to a sampler that asks;
+    ``measure_epsilon``: the share of random actions meanwhile.
+    ``refresh``: drawn samples get the priority they had ``before`` the update, which costs nothing, or ``after`` it:
+    one forward pass more.
     """
 
     capacity: int = Field(500_000, ge=1)
@@ -59,6 +82,8 @@ class MemorySettings(Settings):
     beta: float = Field(0.5, ge=0, le=1)
     beta_end: float = Field(1.0, ge=0, le=1)
     measure_steps: int = Field(50_000, ge=1)
+    measure_epsilon: float = Field(0.05, ge=0, le=1)
+    refresh: Refresh = "before"
     cache_features: bool = False
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.samplers_bench import lateness
 from polydistill.errors import UserError
 from polydistill.ops.ranks import rank_probability
 from polydistill.ops.weights import importance_weights
@@ -224,6 +225,17 @@ def test_the_likeliest_experience_is_not_drawn_over_and_over() -> None:
     assert 0.6 < per_pool <= 1.3
 
 
+def test_what_the_benchmark_calls_late() -> None:
+    """Of a share of 0.05, 9 minibatches are drawn at once; the same numbers again; small memories have nothing late."""
+    settings: dict[str, Any] = {"value_range": (0, 1), "staleness": 0.05}
+    at_once, share, variation = lateness("hierarchical", 100_000, 5, **settings)
+    assert at_once == 9
+    assert 0.005 < share < 0.05
+    assert 0.005 < variation < 0.05
+    assert lateness("hierarchical", 100_000, 5, **settings) == (at_once, share, variation)
+    assert lateness("hierarchical", 20_000, 5, value_range=(0, 1)) == (1, 0, 0)
+
+
 def test_an_evicted_experience_is_never_drawn() -> None:
     sampler, _ = filled("ranked", 10_000, staleness=0.5)
     rng, free, held = np.random.default_rng(0), list(range(10_000, 10_008)), set(range(10_000))
@@ -255,7 +267,7 @@ def test_resumed_in_the_middle_of_what_was_drawn_ahead() -> None:
             sampler.update(a.slots, np.arange(25.0))
 
 
-@pytest.mark.parametrize("name", ["ranked", "proportional", "hierarchical"])
+@pytest.mark.parametrize("name", ["uniform", "ranked", "proportional", "hierarchical"])
 @pytest.mark.parametrize("bad", BAD_PRIORITIES)
 def test_bad_priorities_change_nothing(name: str, bad: float) -> None:
     sampler, _ = filled(name, 20)
@@ -269,7 +281,7 @@ def test_bad_priorities_change_nothing(name: str, bad: float) -> None:
     assert all(np.array_equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("name", ["ranked", "proportional", "hierarchical"])
+@pytest.mark.parametrize("name", ["uniform", "ranked", "proportional", "hierarchical"])
 def test_bad_slots_change_nothing(name: str) -> None:
     sampler, _ = filled(name, 20)
     sampler.drop(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,16 @@ import torch
 from torch import nn
 
 from polydistill import build, nets
+from polydistill.algorithms.actor_mimic import LOSSES, actor_mimic
+from polydistill.algorithms.policy_distillation import Targets
 from polydistill.envs.base import Step, VecEnv
 from polydistill.envs.catch import DROPS, FALL, CatchVec, catch_task, optimal_q
 from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
 from polydistill.nets.q_network import QNetwork
-from polydistill.nets.student import Student
+from polydistill.nets.student import PolicyOutput, Student
 from polydistill.nets.task_torsos import TaskTorsos
-from polydistill.ops.policy import priority_l1
+from polydistill.ops.gradients import priority
 from polydistill.replay.memory import Memory, make_memory
 from polydistill.replay.stacks import Stacks
 from polydistill.rng import seeded_init
@@ -26,7 +29,6 @@ from polydistill.teachers.base import Teacher
 from polydistill.training.behaviour import Behaviour
 from polydistill.training.collect import Actor, ask_both
 from polydistill.training.measure import value_range
-from polydistill.training.records import histogram
 from tests.distilling import NAMES, exact_teacher, fitted_net, fitted_teacher, parts_of, rng, small, states
 
 SUITE = Suite(tuple(catch_task(n) for n in NAMES))
@@ -262,7 +264,7 @@ def steps(actor: Actor, n: int) -> None:
 def test_nan_q_values_are_never_stored() -> None:
     task = SUITE.tasks[0]
     actor = actor_of("teacher", teacher=Teacher(task, Broken(task)))
-    with pytest.raises(UserError, match="teacher output nan refused"):
+    with pytest.raises(UserError, match=r"^catch: teacher output nan refused"):
         steps(actor, 10)
     stored = actor.memory.gather(actor.memory.sampler.filled())
     assert len(stored.value) == 20
@@ -277,18 +279,6 @@ def test_fitted_teachers_know_the_game() -> None:
         assert (q[np.arange(len(q)), chosen] > q.max(1) - 0.15).mean() > 0.9
 
 
-def test_the_newest_values_are_kept_for_the_histogram() -> None:
-    parts = parts_of(small(), [exact_teacher(n) for n in NAMES])
-    actor = build.actors(parts)[0]
-    assert len(actor.recent_values) == 0
-    for _ in range(25):
-        actor.step()
-    assert len(actor.recent_values) == 100
-    kept = actor.memory.gather(actor.memory.sampler.filled()).value
-    np.testing.assert_array_equal(np.sort(actor.recent_values), np.sort(kept))
-    assert sum(histogram(actor.recent_values)["counts"]) == 100
-
-
 def test_a_teachers_values_are_measured_by_playing_it() -> None:
     task = catch_task("catch")
     low, high = value_range(exact_teacher("catch"), CatchVec(task, 4), 800, np.random.default_rng(0), 3)
@@ -298,15 +288,14 @@ def test_a_teachers_values_are_measured_by_playing_it() -> None:
     assert low > best.min()  # the teacher does not meet the states that random play loses
 
 
-def test_a_state_may_enter_the_memory_with_its_exact_priority() -> None:
+@pytest.mark.parametrize("loss", ["kl", "mse", "reverse_kl"])
+def test_a_state_may_enter_the_memory_with_its_exact_priority(loss: str) -> None:
     parts = parts_of(small(), [exact_teacher(n) for n in NAMES])
     made = build.actors(parts)[0]
     given: list[np.ndarray | None] = []
-    for temperature in (None, 0.25):
+    for first in (None, partial(priority, loss, tau=0.25)):
         env = make_env(parts.suite.tasks[0], 4)
-        actor = Actor(
-            0, env, parts.teachers[0], parts.student, made.memory, made.behaviour, rng("x"), 1, CPU, temperature
-        )
+        actor = Actor(0, env, parts.teachers[0], parts.student, made.memory, made.behaviour, rng("x"), 1, CPU, first)
         put = made.memory.append
         made.memory.append = lambda *x, put=put: given.append(x[4]) or put(*x)  # type: ignore[method-assign]
         actor.step()
@@ -315,5 +304,38 @@ def test_a_state_may_enter_the_memory_with_its_exact_priority() -> None:
     assert given[0] is None
     own = list(parts.suite.actions[0])
     with torch.no_grad():
-        expected = priority_l1(parts.teachers[0](obs).values, parts.student.act(obs, 0)[:, own], 0.25)
-    np.testing.assert_allclose(given[1], expected.numpy(), rtol=1e-6)
+        expected = priority(loss, parts.teachers[0](obs).values, parts.student.act(obs, 0)[:, own], 0.25)
+    np.testing.assert_allclose(given[1], expected.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_recipes_loss_decides_about_first_priorities(loss: str) -> None:
+    """Those of the sampler are the mean absolute gradients that autograd finds, over the task's own actions."""
+    parts = parts_of(small(memory={"sampler": "ranked"}, objective={"loss": loss, "temperature": 0.25}))
+    for g, actor in enumerate(build.actors(parts)):
+        actor.step()
+        kept = actor.memory.gather(np.arange(4))
+        own = list(parts.suite.actions[g])
+        logits = parts.student.act(torch.from_numpy(kept.obs), g)[:, own].detach().requires_grad_()
+        valid = torch.ones(1, 1, len(own), dtype=torch.bool)
+        said = Targets(torch.from_numpy(kept.teacher)[None, :, own], valid, 0.25)
+        per_example = actor_mimic(loss)(PolicyOutput(logits[None], logits[None]), said).per_example
+        (gradient,) = torch.autograd.grad(per_example.sum(), logits)
+        found = actor.memory.sampler.state()["priority"][:4]
+        np.testing.assert_allclose(found, gradient.abs().mean(-1), rtol=1e-4, atol=1e-7)
+        assert (found > 0).all()
+
+
+def test_a_perfect_mse_student_has_nothing_to_learn_first() -> None:
+    teacher = exact_teacher("catch")
+    student: Any = student_of()
+    own = torch.tensor(SUITE.actions[0])
+    student.act = lambda obs, task: torch.zeros(len(obs), len(SUITE.axis)).index_copy(1, own, teacher(obs).values)
+    for loss, nothing in (("mse", True), ("huber", True), ("kl", False)):
+        memory = actor_of("student").memory
+        sent: list[np.ndarray] = []
+        memory.append = lambda *x, sent=sent: sent.append(x[4]) or np.arange(4)  # type: ignore[method-assign]
+        env, first = make_env(SUITE.tasks[0], 4), partial(priority, loss, tau=0.01)
+        actor = Actor(0, env, teacher, student, memory, Behaviour(num_envs=4), rng("x"), 1, CPU, first)
+        steps(actor, 5)
+        assert (np.concatenate(sent) == 0).all() == nothing, loss

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from polydistill import build
+from polydistill.algorithms.actor_mimic import LOSSES as EVERY
+from polydistill.algorithms.actor_mimic import actor_mimic
 from polydistill.algorithms.policy_distillation import LOSSES, Loss, Targets, policy_distillation
 from polydistill.nets.student import PolicyOutput
+from polydistill.ops.gradients import priority
 from polydistill.ops.policy import soft_targets
 from polydistill.training.learner import Learner, Minibatch, NotFiniteError
 from tests.distilling import NAMES, copies, fitted_teacher, parts_of, rng, small, states
@@ -63,6 +66,62 @@ def test_the_yielded_loss_is_unweighted() -> None:
     loss = learner_of(Table(1, 1, 3)).step(batch_of(teacher, torch.tensor([[0.5]])))
     assert loss.per_example.item() == pytest.approx(0.2662167068)  # SPEC 2.8.3
     assert loss.metrics["kl"].item() == pytest.approx(0.2662167068)
+
+
+@pytest.mark.parametrize("refresh", ["before", "after"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_priorities_are_those_before_or_after_the_update(loss: str, refresh: str) -> None:
+    """After: of the updated table; loss and metrics stay those of the update."""
+    q = torch.tensor([[[1.00, 1.01, 0.99], [0.2, 0.1, 0.4]]], dtype=torch.float64)
+    table = Table(1, 2, 3)
+    table.logits.data[:] = torch.tensor([0.5, -0.2, 0.1])
+    before = table.logits.detach().clone()
+    found = learner_of(table, policy_distillation(loss), lr=0.3, refresh=refresh).step(batch_of(q, tau=0.1))
+    assert not torch.equal(table.logits, before)
+    then = before if refresh == "before" else table.logits
+    assert found.priority is not None
+    assert torch.equal(found.priority, priority(loss, q, then, 0.1))
+    assert not torch.equal(found.priority, priority(loss, q, table.logits if refresh == "before" else before, 0.1))
+    assert not found.priority.requires_grad
+    expected = policy_distillation(loss)(PolicyOutput(before, before), targets_of(q, 0.1))
+    torch.testing.assert_close(found.per_example, expected.per_example)
+    assert torch.equal(found.metrics["kl"], expected.metrics["kl"])
+
+
+@pytest.mark.parametrize(
+    ("sampler", "refresh"), [("uniform", "before"), ("ranked", "after"), ("proportional", "after")]
+)
+def test_only_a_sampler_that_looks_at_priorities_pays_for_fresh_ones(sampler: str, refresh: str) -> None:
+    assert build.learner(parts_of(small(memory={"sampler": sampler, "refresh": "after"}))).refresh == refresh
+    assert build.learner(parts_of(small(memory={"sampler": sampler}))).refresh == "before"
+
+
+@pytest.mark.parametrize("loss", EVERY)
+def test_a_loss_may_be_divided_by_the_number_of_actions(loss: str) -> None:
+    """Of each task's own; the priority, which eq. 5 of Yin & Pan divides already, stays."""
+    generator = torch.Generator().manual_seed(0)
+    q, x = torch.randn(2, 2, 5, 4, generator=generator, dtype=torch.float64)
+    valid = torch.tensor([[[True, True, False, True]], [[False, True, False, True]]])
+    targets, output = Targets(q, valid, 0.5), PolicyOutput(x, x)
+    plain, divided = (actor_mimic(loss, over_actions=how)(output, targets) for how in ("sum", "mean"))
+    torch.testing.assert_close(divided.per_example, plain.per_example / torch.tensor([[3.0], [2.0]]))
+    assert torch.equal(divided.priority, plain.priority)
+    assert all(torch.equal(divided.metrics[k], plain.metrics[k]) for k in plain.metrics)
+    chosen = parts_of(small(objective={"loss": loss, "over_actions": "mean"}))
+    wide = torch.tensor(chosen.suite.valid)[:, None]  # 3 and 2 actions
+    x = torch.randn(2, 5, wide.shape[-1], generator=generator)
+    built = build.learner(chosen).objective(PolicyOutput(x, x), Targets(-x, wide, 0.5))
+    plain = actor_mimic(loss)(PolicyOutput(x, x), Targets(-x, wide, 0.5))
+    torch.testing.assert_close(built.per_example, plain.per_example / wide.sum(-1))
+
+
+@pytest.mark.parametrize("loss", ["mse", "huber"])
+def test_a_perfect_student_of_q_values_has_priority_zero(loss: str) -> None:
+    q = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
+    found = policy_distillation(loss)(PolicyOutput(q, q), Targets(q, torch.ones(2, 1, 4, dtype=torch.bool), 0.01))
+    assert (found.per_example == 0).all()
+    assert found.priority is not None
+    assert (found.priority == 0).all()
 
 
 @pytest.mark.parametrize("tau", [0.01, 0.5])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from polydistill.algorithms.policy_distillation import LOSSES as DIVERGENCES
-from polydistill.algorithms.policy_distillation import Loss, Objective, Targets, policy_distillation
+from polydistill.algorithms.policy_distillation import Loss, Objective, OverActions, Targets, policy_distillation
 from polydistill.nets.student import PolicyOutput
 from polydistill.ops import policy
 
@@ -55,25 +55,31 @@ class FeatureRegression(nn.Module):
         return torch.stack([(self.projections[g](own) - told.detach()).square().sum(-1) for own, (g, told) in rows])
 
 
-def actor_mimic(loss: str = CROSS_ENTROPY, regression: FeatureRegression | None = None) -> Objective:
+def actor_mimic(
+    loss: str = CROSS_ENTROPY, regression: FeatureRegression | None = None, over_actions: OverActions = "sum"
+) -> Objective:
     """The objective of Actor-Mimic, or another divergence with its feature term.
 
     Args:
         loss: ``cross_entropy`` = -sum_a softmax(q_T / tau)_a log softmax(q_S)_a over the valid actions (eq. 4, printed
             without its minus): ``kl`` and the teacher's entropy, so with kl's gradient. Or a loss of
             :func:`~polydistill.algorithms.policy_distillation.policy_distillation`.
-        regression: The feature term; ``Targets.features`` has to be filled then. None: beta = 0.
+        regression: The feature term; ``Targets.features`` has to be filled then. None: beta = 0. The priority leaves
+            it out: no logit takes part in it.
+        over_actions: See :data:`~polydistill.algorithms.policy_distillation.OverActions`; the feature term stays.
 
     Raises:
         ValueError: unknown loss.
     """
-    divergence = policy_distillation("kl" if loss == CROSS_ENTROPY else loss)
+    divergence = policy_distillation("kl" if loss == CROSS_ENTROPY else loss, over_actions)
 
     def objective(student: PolicyOutput, targets: Targets) -> Loss:
         found = divergence(student, targets)
         per_example, metrics = found.per_example, found.metrics
         if loss == CROSS_ENTROPY:
             per_example = policy.cross_entropy(targets.values, student.logits, targets.temperature, targets.valid)
+            if over_actions == "mean":
+                per_example = per_example / targets.valid.sum(-1)
         if regression is not None:
             assert targets.features is not None
             distance = regression(student.features, targets.features)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
 from polydistill.nets.student import PolicyOutput
-from polydistill.ops import policy
+from polydistill.ops import gradients, policy
 from polydistill.ops.policy import REGRESSIONS as REGRESSIONS  # where losses are looked for
 
 
@@ -39,7 +40,8 @@ class Loss:
 
     Attributes:
         per_example: ``[G, B]``, neither weighted nor reduced.
-        priority: ``[G, B]`` for the samplers, or None.
+        priority: ``[G, B]`` for the samplers, or None: the mean absolute gradient of the loss with respect to the
+            student's logits (Yin & Pan 2017, eq. 5, for any loss).
         metrics: Detached ``[G]`` per-task means.
         tasks: Rows of the suite that the rectangle holds; None: all of them.
     """
@@ -51,6 +53,10 @@ class Loss:
 
 
 Objective = Callable[[PolicyOutput, Targets], Loss]
+
+#: The loss as the papers write it (``sum``), or divided by the number of the task's actions (``mean``), as eq. 5 of Yin
+#: & Pan (2017) divides the priority. The priority is the same with both.
+OverActions = Literal["sum", "mean"]
 
 #: student's logits, targets -> [G, B]
 _LOSSES: dict[str, Callable[[Tensor, Targets], Tensor]] = {
@@ -65,12 +71,13 @@ _LOSSES: dict[str, Callable[[Tensor, Targets], Tensor]] = {
 LOSSES = tuple(_LOSSES)
 
 
-def policy_distillation(loss: str = "kl") -> Objective:
+def policy_distillation(loss: str = "kl", over_actions: OverActions = "sum") -> Objective:
     """An objective by name.
 
     Args:
         loss: The paper's three: ``kl`` = KL(softmax(q_T / tau) || softmax(q_S)), ``nll`` = -log pi_S(argmax q_T),
             ``mse`` = ||q_T - q_S||^2. And known from elsewhere: ``reverse_kl``, ``js`` (Jensen-Shannon), ``huber``.
+        over_actions: See :data:`OverActions`.
 
     Raises:
         ValueError: unknown loss.
@@ -85,6 +92,9 @@ def policy_distillation(loss: str = "kl") -> Objective:
         said = (targets.values, logits, targets.temperature, targets.valid)
         kl = per_example if loss == "kl" else policy.distill_kl(*said)
         agreement = policy.agreement(targets.values, logits, targets.valid).float().mean(-1)
-        return Loss(per_example, policy.priority_l1(*said), {"kl": kl.detach().mean(-1), "agreement": agreement})
+        metrics = {"kl": kl.detach().mean(-1), "agreement": agreement}
+        if over_actions == "mean":
+            per_example = per_example / targets.valid.sum(-1)
+        return Loss(per_example, gradients.priority(loss, *said), metrics)
 
     return objective

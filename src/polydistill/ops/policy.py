@@ -32,9 +32,13 @@ __all__ = [
     "epsilon_greedy",
     "greedy",
     "log_policy",
+    "log_soft_targets",
     "max_value",
+    "mean_over_valid",
     "policy",
     "priority_l1",
+    "q_error",
+    "require_same_shape",
     "soft_targets",
 ]
 
@@ -76,14 +80,19 @@ def soft_targets(q: Tensor, tau: float | Tensor, valid: Tensor | None = None) ->
     return policy(_tempered(q, tau, valid), valid)
 
 
+def log_soft_targets(q: Tensor, tau: float | Tensor, valid: Tensor | None = None) -> Tensor:
+    """log softmax(q / tau) [..., A], as `log_policy`; q receives no gradient. ValueError as above."""
+    return log_policy(_tempered(q.detach(), tau, valid), valid)
+
+
 def distill_kl(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, valid: Tensor | None = None) -> Tensor:
     """KL(softmax(q_teacher / tau) || softmax(logits)) [...] (Rusu et al. 2016, L_KL; Yin & Pan 2017, eq. 4).
 
     Teacher first, tau on the teacher only, no tau^2 factor: the gradient is softmax(logits) - softmax(q_teacher / tau),
     and the student's optimal logits are q / tau + const, not Q-values. ValueError if the shapes differ or tau <= 0.
     """
-    _same_shape(q_teacher, logits)
-    log_target = log_policy(_tempered(q_teacher.detach(), tau, valid), valid)
+    require_same_shape(q_teacher, logits)
+    log_target = log_soft_targets(q_teacher, tau, valid)
     return (log_target.exp() * (log_target - log_policy(logits, valid))).sum(-1)
 
 
@@ -92,24 +101,20 @@ def cross_entropy(q_teacher: Tensor, logits: Tensor, tau: float | Tensor = 1.0, 
 
     The same gradient as `distill_kl`; the value is larger by the teacher's entropy. ValueError as there.
     """
-    _same_shape(q_teacher, logits)
+    require_same_shape(q_teacher, logits)
     return -(soft_targets(q_teacher.detach(), tau, valid) * log_policy(logits, valid)).sum(-1)
 
 
 def distill_nll(q_teacher: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:
     """-log softmax(logits)[argmax q_teacher] [...] (Rusu et al. 2016, L_NLL); the first action where q_teacher ties."""
-    _same_shape(q_teacher, logits)
+    require_same_shape(q_teacher, logits)
     best = greedy(q_teacher, valid).unsqueeze(-1)
     return -log_policy(logits, valid).gather(-1, best).squeeze(-1)
 
 
 def distill_mse(q_teacher: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:
     """sum_a (q_teacher - logits)^2 over the valid actions [...] (Rusu et al. 2016, L_MSE): a sum, not a mean."""
-    _same_shape(q_teacher, logits)
-    error = q_teacher.detach() - logits
-    if valid is not None:
-        error = torch.where(valid.expand(error.shape), error, 0.0)
-    return error.square().sum(-1)
+    return q_error(q_teacher, logits, valid).square().sum(-1)
 
 
 def distill_reverse_kl(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, valid: Tensor | None = None) -> Tensor:
@@ -118,8 +123,8 @@ def distill_reverse_kl(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, v
     Zero at the same logits as `distill_kl`. With s = softmax(logits) and t the teacher's policy the gradient is
     s * (log s - log t - KL). Not in the papers; common in policy optimisation (e.g. Gu et al. 2024, MiniLLM).
     """
-    _same_shape(q_teacher, logits)
-    log_target = log_policy(_tempered(q_teacher.detach(), tau, valid), valid)
+    require_same_shape(q_teacher, logits)
+    log_target = log_soft_targets(q_teacher, tau, valid)
     log_student = log_policy(logits, valid)
     return (log_student.exp() * (log_student - log_target)).sum(-1)
 
@@ -129,8 +134,8 @@ def distill_js(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, valid: Te
 
     The mean of the KL divergences from both to their even mixture. Its gradient is bounded whatever the teacher says.
     """
-    _same_shape(q_teacher, logits)
-    log_target = log_policy(_tempered(q_teacher.detach(), tau, valid), valid)
+    require_same_shape(q_teacher, logits)
+    log_target = log_soft_targets(q_teacher, tau, valid)
     log_student = log_policy(logits, valid)
     log_mixture = torch.logaddexp(log_target, log_student) - math.log(2)
     to_target = (log_target.exp() * (log_target - log_mixture)).sum(-1)
@@ -142,11 +147,21 @@ def distill_huber(q_teacher: Tensor, logits: Tensor, valid: Tensor | None = None
     """sum_a huber(q_teacher - logits, 1) over the valid actions [...] (Huber 1964): half the square
     up to an error of 1, linear beyond. Like `distill_mse` it keeps Q-values, and no single outlier dominates.
     """
-    _same_shape(q_teacher, logits)
-    error = q_teacher.detach() - logits
-    if valid is not None:
-        error = torch.where(valid.expand(error.shape), error, 0.0)
+    error = q_error(q_teacher, logits, valid)
     return functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=1.0).sum(-1)
+
+
+def q_error(q_teacher: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:
+    """q_teacher - logits [..., A]; exactly 0 at invalid actions. ValueError if the shapes differ."""
+    require_same_shape(q_teacher, logits)
+    error = q_teacher.detach() - logits
+    return error if valid is None else torch.where(valid.expand(error.shape), error, 0.0)
+
+
+def mean_over_valid(x: Tensor, valid: Tensor | None = None) -> Tensor:
+    """sum_a x / |A_i| [...], |A_i| the number of valid actions; x [..., A] is 0 at the others."""
+    total = x.sum(-1)
+    return total / (x.shape[-1] if valid is None else valid.expand(x.shape).sum(-1).clamp(min=1))
 
 
 def priority_l1(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, valid: Tensor | None = None) -> Tensor:
@@ -155,12 +170,9 @@ def priority_l1(q_teacher: Tensor, logits: Tensor, tau: float | Tensor, valid: T
     |A_i| is the number of valid actions; equals the mean absolute gradient of `distill_kl` over them. Carries no
     gradient.
     """
-    _same_shape(q_teacher, logits)
+    require_same_shape(q_teacher, logits)
     with torch.no_grad():
-        distance = (soft_targets(q_teacher, tau, valid) - policy(logits, valid)).abs().sum(-1)
-        if valid is None:
-            return distance / logits.shape[-1]
-        return distance / valid.expand(logits.shape).sum(-1).clamp(min=1)
+        return mean_over_valid((soft_targets(q_teacher, tau, valid) - policy(logits, valid)).abs(), valid)
 
 
 def max_value(values: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -193,7 +205,7 @@ def epsilon_greedy(values: Tensor, epsilon: float | Tensor, valid: Tensor | None
 
 def agreement(q_teacher: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:
     """Bool [...]: student's greedy action is the teacher's (the first one where either ties)."""
-    _same_shape(q_teacher, logits)
+    require_same_shape(q_teacher, logits)
     return greedy(q_teacher, valid) == greedy(logits, valid)
 
 
@@ -233,6 +245,7 @@ def _pick(candidates: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.where(candidates, noise, -1.0).argmax(-1)
 
 
-def _same_shape(q_teacher: Tensor, logits: Tensor) -> None:
+def require_same_shape(q_teacher: Tensor, logits: Tensor) -> None:
+    """Raise ValueError unless teacher and student gave outputs of the same shape."""
     if q_teacher.shape != logits.shape:
         raise ValueError(f"teacher {tuple(q_teacher.shape)} and student {tuple(logits.shape)} must have the same shape")

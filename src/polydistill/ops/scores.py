@@ -19,6 +19,7 @@ __all__ = [
     "first_reaching",
     "geometric_mean",
     "iqm",
+    "mean_between",
     "percent_of_teacher",
     "random_normalised",
     "stratified_bootstrap",
@@ -133,6 +134,22 @@ def first_reaching(x: ArrayLike, y: ArrayLike, threshold: float) -> float:
         raise ValueError(f"{places.size} places and {values.size} values")
     there = np.flatnonzero(values >= threshold)
     return float(places[there[0]]) if there.size else float("nan")
+
+
+def mean_between(x: ArrayLike, y: ArrayLike, begin: float, end: float) -> float:
+    """Area under straight lines between points, from `begin` to `end`, over that length.
+
+    In the units of y, so that curves of unequal lengths compare. x must not fall. NaN where the points do not go that
+    far, where `end` is not after `begin`, and for NaN in y. ValueError if the lengths differ.
+    """
+    places, values = _floats(x).ravel(), _floats(y).ravel()
+    if places.shape != values.shape:
+        raise ValueError(f"{places.size} places and {values.size} values")
+    if not places.size or not places[0] <= begin < end <= places[-1]:
+        return float("nan")
+    inside = (places > begin) & (places < end)
+    at = np.concatenate([[begin], places[inside], [end]])
+    return float(np.trapezoid(np.interp(at, places, values), at) / (end - begin))
 
 
 def _floats(x: ArrayLike) -> Floats:

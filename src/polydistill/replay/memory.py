@@ -186,7 +186,7 @@ def make_memory(
     if capacity < stacks.streams:
         raise UserError(
             f"a memory of {capacity:,} experiences cannot hold one step of {stacks.streams} environments: "
-            "give a larger --memory or fewer environments"
+            "give a larger capacity or fewer environments"
         )
     chosen = samplers.make(sampler, capacity, capacity + stacks.streams, **settings)
     return Memory(stacks, chosen, actions, axis, budget_bytes, features)

@@ -95,19 +95,17 @@ class Window:
         return {"value": self._value.copy(), "at": np.array([self._next, self._held], np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray], partitions: Partitions | None) -> None:
-        """Replace what is here by a saved state that fits."""
-        self._value = state["value"].copy()
-        self._next, self._held = state["at"].tolist()
+        """Replace what is here by a saved state that fits. Raises AssertionError if it is damaged; changes nothing."""
+        value, (following, held) = state["value"], state["at"].tolist()
+        if not (0 <= following < len(value) and 0 <= held <= len(value) and np.isfinite(value).all()):
+            raise AssertionError("window: values or places out of range")
+        self._value, self._next, self._held = value.copy(), following, held
         if partitions is not None:
             self.recount(partitions)
 
 
 class Telemetry:
-    """What happened in each partition since it was last asked for.
-
-    Attributes:
-        dropped: Experiences not stored because their value lay outside the range.
-    """
+    """What happened in each partition since it was last asked for."""
 
     def __init__(self, p: int) -> None:
         self._p = p
@@ -116,9 +114,8 @@ class Telemetry:
         self._reset()
 
     def _reset(self) -> None:
-        self._put, self._outside, self._draws = (np.zeros(self._p, np.int64) for _ in range(3))
+        self._put, self._outside, self._draws, self._dropped = (np.zeros(self._p, np.int64) for _ in range(4))
         self._loss = np.zeros(self._p)
-        self.dropped = 0
 
     def put(self, partition: np.ndarray, outside: np.ndarray | None) -> None:
         """Experiences were put; those with ``outside``, bool [n], had a value outside the range."""
@@ -127,6 +124,10 @@ class Telemetry:
             self._count()
         if outside is not None:
             self._outside += np.bincount(partition[outside], minlength=self._p)
+
+    def drop(self, partition: np.ndarray) -> None:
+        """Experiences nearest to these partitions, int64 [n], were not stored: their value lay outside the range."""
+        self._dropped += np.bincount(partition, minlength=self._p)
 
     def draw(self, partition: np.ndarray) -> None:
         """Experiences of these partitions, int64 [n], were drawn."""
@@ -145,7 +146,7 @@ class Telemetry:
         self._loss += np.bincount(partition, loss, self._p)
 
     def take(self) -> dict[str, np.ndarray]:
-        """``put`` and ``draws`` int64 [p], ``outside_rate`` and ``loss_share`` float64 [p], ``dropped`` int64 [].
+        """``put``, ``draws`` and ``dropped`` int64 [p], ``outside_rate`` and ``loss_share`` float64 [p].
 
         Counting begins anew.
         """
@@ -155,7 +156,7 @@ class Telemetry:
             "draws": self._draws,
             "outside_rate": self._outside / np.maximum(self._put, 1),
             "loss_share": self._loss / max(self._loss.sum(), np.finfo(float).tiny),
-            "dropped": np.array(self.dropped),
+            "dropped": self._dropped,
         }
         self._reset()
         return found

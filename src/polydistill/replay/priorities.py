@@ -56,6 +56,14 @@ class Priorities:
         return exact
 
 
+def sane_largest(saved: np.ndarray, where: str, at_least: float = 1.0) -> float:
+    """A saved ``Priorities.largest``. Raises UserError unless it is finite and no smaller than it can be."""
+    largest = float(saved)
+    if not at_least <= largest < np.inf:
+        raise UserError(f"{where}: the saved state is damaged (its largest priority is {largest:g})")
+    return largest
+
+
 def uniform(rng: np.random.Generator, k: int, n: int, draws: Literal["independent", "stratified"]) -> np.ndarray:
     """Numbers in [0, 1) for k minibatches of n, float64 [k * n]; stratified: in each, one in each of n equal parts."""
     u = rng.random((k, n))

@@ -70,8 +70,8 @@ class Queues:
 
     def _oldest(self, queue: int, n: int) -> np.ndarray:
         first = int(self._pushed[queue] - self.count[queue])
-        places = np.arange(first, first + n)
-        return self._ring[queue].take(places, mode="wrap").astype(np.int64)
+        places = np.arange(first, first + n) % self.capacity  # take's own "wrap" subtracts again and again
+        return self._ring[queue].take(places).astype(np.int64)
 
     def filled(self) -> tuple[np.ndarray, np.ndarray]:
         """Slots, oldest first in each queue, and their queues: int64 [len(self)] both."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from polydistill.errors import UserError
-from polydistill.replay.priorities import Insertion, Priorities
+from polydistill.replay.priorities import Insertion, Priorities, sane_largest
 from polydistill.replay.queues import Queues
 from polydistill.replay.rank_law import RankLaw, rank_law
 from polydistill.replay.ranking import Ranking
-from polydistill.replay.slots import require_free, require_stored
+from polydistill.replay.slots import as_numbers, as_slots, require_free, require_room, require_stored
 from polydistill.replay.state import State, nest, require, unnest
 
 #: Minibatches drawn at once, a row each: slots int64 [k, n], their probabilities float64, and their queues int64.
@@ -30,9 +30,10 @@ class RankedQueues:
     than two minibatches, each is drawn by itself and nothing is late. An evicted experience is never drawn, and
     ``prob`` is the probability with which a slot was in fact drawn.
 
-    Measured with 32 draws and 32 new priorities a minibatch: 19 minibatches at once in 5 queues of 200,000 (6 in one
-    queue of a million, 6 in 5 of 40,000); 0.9 % of the draws (0.5 %, 0.8 %) meet an experience whose priority changed
-    since; the law of the last of them differs from the law of the moment by 1.8 % in total variation (0.9 %, 1.5 %).
+    Measured (``make bench ONLY=samplers``) with 32 draws and 32 new priorities a minibatch: 19 minibatches at once in 5
+    queues of 200,000 (6 in one queue of a million, 6 in 5 of 40,000); 0.9 % of the draws (0.5 %, 0.7 %) meet an
+    experience whose priority changed since; the law of the last of them differs from the law of the moment by 1.8 % in
+    total variation (0.9 %, 1.7 %).
 
     Args:
         queues: Number of queues.
@@ -71,12 +72,9 @@ class RankedQueues:
             UserError: a bad priority, or a slot that is no slot, is not free or comes twice.
         """
         n = len(slots)
-        if self._stored + n > self.slots:
-            raise ValueError(f"{n} slots put where {self.slots - self._stored} are free")
+        require_room(n, self._stored, self.slots)
         require_free(slots, self.slots, self._ranking.is_stored)
-        if priority is not None and len(priority) != n:
-            raise UserError(f"{len(priority)} priorities for {n} experiences; nothing was changed")
-        return self._priorities.first(n, priority)
+        return self._priorities.first(n, None if priority is None else as_numbers(priority, n, "priorities"))
 
     def put(self, slots: np.ndarray, queue: np.ndarray, first: np.ndarray) -> np.ndarray:
         """Append slots, oldest first, each to its queue, int64 [n], with a first priority from :meth:`first`.
@@ -187,8 +185,8 @@ class RankedQueues:
 
     def update(self, slots: np.ndarray, priority: np.ndarray) -> None:
         """New priorities. Raises UserError for bad priorities and for slots that are not stored; nothing is changed."""
-        if len(slots) != len(priority):
-            raise UserError(f"{len(priority)} priorities for {len(slots)} experiences; nothing was changed")
+        slots = as_slots(slots)
+        priority = as_numbers(priority, len(slots), "priorities")
         require_stored(slots, self.slots, self._ranking.is_stored)
         self._ranking.update(slots.copy(), self._priorities.checked(priority))
 
@@ -229,14 +227,29 @@ class RankedQueues:
         like: State = {"priority": np.zeros(self.slots, np.float32), "largest": np.zeros(())}
         like |= {"ahead_slots": np.zeros(shape, np.int64), "ahead_prob": np.zeros(shape)}
         require(state, like | {"ahead_queue": np.zeros(shape, np.int64)}, where)
-        priority = self._priorities.checked(state["priority"])
-        self._queues.load_state(unnest("queues", state), self.slots, where)
+        saved, checking = Queues(self._queues.queues, self.capacity), Priorities("exact")
+        saved.load_state(unnest("queues", state), self.slots, where)
+        priority = checking.checked(state["priority"])
+        largest = sane_largest(state["largest"], where, at_least=checking.largest)
+        ahead = state["ahead_slots"].copy(), state["ahead_prob"].copy(), state["ahead_queue"].copy()
+        self._require_drawn(ahead, saved, where)
+        # Nothing is refused from here on.
         self._forget_ahead()
+        self._queues, self.count = saved, saved.count
         self._order(priority)
-        self._priorities.largest = float(state["largest"])
-        self._ahead = state["ahead_slots"].copy(), state["ahead_prob"].copy(), state["ahead_queue"].copy()
-        self._next = 0
-        self._watched[self._ahead[0]] = True
+        self._priorities.largest = largest
+        self._ahead, self._next = ahead, 0
+        self._watched[ahead[0]] = True
+
+    def _require_drawn(self, ahead: Drawn, queues: Queues, where: str) -> None:
+        """Raise UserError unless these can have been drawn from what stands in these queues."""
+        slots, prob, queue = ahead
+        where_stored = np.full(self.slots, -1, np.int64)
+        stored, of = queues.filled()
+        where_stored[stored] = of
+        sane = slots.ndim == 2 and bool(((slots >= 0) & (slots < self.slots)).all())
+        if not (sane and (queue >= 0).all() and (where_stored[slots] == queue).all() and _probabilities(prob)):
+            raise UserError(f"{where}: the saved state is damaged (what it drew ahead is not stored)")
 
     def check(self) -> None:
         """Raise AssertionError if an invariant broke. Slow."""
@@ -249,6 +262,10 @@ class RankedQueues:
         ahead = self._ahead[0][self._next :].reshape(-1)
         _true(bool(self._watched[ahead].all()), "a slot drawn ahead is not watched")
         _true(bool(np.isin(ahead, slots).all()), "a slot drawn ahead is not stored")
+
+
+def _probabilities(prob: np.ndarray) -> bool:
+    return bool(((prob > 0) & (prob <= 1)).all())
 
 
 def _true(condition: object, broken: str) -> None:

@@ -39,20 +39,20 @@ class Ranking:
         groups: Group numbers are 0 .. groups - 1.
 
     Raises:
-        UserError: slot and group numbers need more than 31 bits together.
+        UserError: slot and group numbers, or the places of the keys, need more than 31 bits.
     """
 
     def __init__(self, slots: int, groups: int = 1) -> None:
         self._bits = max(1, (slots - 1).bit_length())
         self._group_at = self._bits + _PRIORITY_BITS
-        if self._group_at + (groups - 1).bit_length() > 62:
+        rows, self._width, self._packed = _layout(slots)
+        if self._group_at + (groups - 1).bit_length() > 62 or rows * self._width > 2**31:
             raise UserError(
                 f"{slots:,} experiences in {groups:,} partitions: their index has 31 bits; "
                 "take a smaller capacity or fewer partitions"
             )
         self.slots, self.groups = slots, groups
         self._slot_mask = (1 << self._bits) - 1
-        rows, self._width, self._packed = _layout(slots)
         self._shift = self._width.bit_length() - 1
         # A block's keys stand in a row; rows stay where they are when a block is split.
         self._keys = np.empty((rows, self._width), np.int64)  # written when a row is first used

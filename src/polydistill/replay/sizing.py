@@ -38,7 +38,7 @@ def frame_bytes(task: Task) -> int:
     return FRAME_BYTES if task.kind == "atari" else math.prod(task.obs_shape) * np.dtype(task.obs_dtype).itemsize
 
 
-def index_bytes(stack: int, n_actions: int, sampler: int = 4) -> int:
+def index_bytes(stack: int, n_actions: int, sampler: int = 5) -> int:
     """Bytes per experience beside its compressed frame: ids, slot, outputs, value, sampler, frame index.
 
     ``sampler``: the uniform one's; 0 where :func:`plan_capacity` is told what the sampler takes.
@@ -109,8 +109,13 @@ def _largest(need: Callable[[int], int], budget: int, most: int) -> int:
     return fits
 
 
-def require_memory(need: int) -> None:
+def require_memory(need: int, what: str = "the memories", instead: str = "a smaller --memory") -> None:
     """Refuse a need larger than what this machine has free.
+
+    Args:
+        need: Bytes.
+        what: Whose need, in the plural.
+        instead: What the user may give.
 
     Raises:
         UserError: naming the need, what is free and what the machine has.
@@ -118,8 +123,7 @@ def require_memory(need: int) -> None:
     total, free = machine_memory()
     if need > free:
         raise UserError(
-            f"the memories need {human(need)}, but this machine has {human(free)} free of {human(total)}: "
-            "give a smaller --memory"
+            f"{what} need {human(need)}, but this machine has {human(free)} free of {human(total)}: give {instead}"
         )
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from polydistill.envs.base import VecEnv, step_while
+from polydistill.errors import UserError
 from polydistill.nets.student import Student
 from polydistill.nets.task_torsos import TaskTorsos
-from polydistill.ops.policy import priority_l1
 from polydistill.replay.memory import Memory
 from polydistill.teachers.base import Teacher
 from polydistill.training.behaviour import Behaviour
@@ -22,7 +22,8 @@ from polydistill.training.behaviour import Behaviour
 #: features ``[N, F]`` of the torso they share, or None).
 Ask = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
 
-RECENT = 20_000  # states whose values are kept for the histograms
+#: (teacher's outputs ``[N, n]``, student's logits ``[N, n]``) -> priorities ``[N]``.
+Priority = Callable[[Tensor, Tensor], Tensor]
 
 
 def ask_both(teacher: Teacher, student: Student, task: int) -> Ask:
@@ -68,8 +69,8 @@ class Actor:
         rng: The behaviour's stream.
         seed: Seed of the environment's first episodes.
         device: Where the networks are.
-        temperature: Of the priority a state enters the memory with; None leaves first priorities to the sampler, and so
-            does a teacher that plays alone, for then the student is not asked.
+        priority: What a state enters the memory with; None leaves first priorities to the sampler, and so does a
+            teacher that plays alone, for then the student is not asked.
 
     Attributes:
         control_steps: Those that count, in all copies together.
@@ -87,10 +88,10 @@ class Actor:
         rng: np.random.Generator,
         seed: int,
         device: torch.device,
-        temperature: float | None = None,
+        priority: Priority | None = None,
     ):
         self.task, self.env, self.memory, self.behaviour = task, env, memory, behaviour
-        self.rng, self.device, self._temperature = rng, device, temperature
+        self.rng, self.device, self._priority = rng, device, priority
         self.control_steps = self.refilled = self.episodes = 0
         self._ask = ask_both(teacher, student, task)
         self._teacher = teacher
@@ -98,28 +99,32 @@ class Actor:
         self._start = np.ones(env.num_envs, dtype=bool)
         self._returns = np.zeros(env.num_envs)
         self._finished: deque[float] = deque(maxlen=100)
-        self._values = np.zeros(RECENT, np.float32)  # a ring
-        self._seen = 0
 
     def step(self, counted: bool = True) -> None:
-        """One control step in each copy; ``counted`` says in which of the two counters."""
+        """One control step in each copy; ``counted`` says in which of the two counters.
+
+        Raises:
+            UserError: teacher or student said what no memory takes (NaN); it names the task.
+        """
         obs = torch.from_numpy(self._obs).to(self.device, non_blocking=True)
+        priority = torso = None
         if self.behaviour.needs_student:
             asked, answered, torso = self._ask(obs)
             values, logits = asked.cpu().numpy(), answered.cpu().numpy()
             best, chosen = values.argmax(1), logits.argmax(1)
-            priority = self._priority(values, logits)
+            if self._priority is not None:
+                priority = self._priority(torch.from_numpy(values), torch.from_numpy(logits)).numpy()
         else:
             values = self._teacher(obs).values.cpu().numpy()
             best = chosen = values.argmax(1)
-            priority = torso = None
         features = as_array(torso.cpu()) if self.memory.keeps_features and torso is not None else None
 
         def remember() -> None:
             value = values.max(1)
-            self._values[(self._seen + np.arange(len(value))) % RECENT] = value
-            self._seen += len(value)
-            self.memory.append(self._obs, values, value, self._start, priority, features)
+            try:
+                self.memory.append(self._obs, values, value, self._start, priority, features)
+            except UserError as error:
+                raise UserError(f"{self.env.task.name}: {error}") from None
 
         actions = self.behaviour.choose(best, chosen, values.shape[1], self.control_steps, self.rng)
         step = step_while(self.env, actions, remember)
@@ -132,17 +137,6 @@ class Actor:
             self.control_steps += self.env.num_envs
         else:
             self.refilled += self.env.num_envs
-
-    def _priority(self, values: np.ndarray, logits: np.ndarray) -> np.ndarray | None:
-        """Yin & Pan's |delta| (2017, eq. 5) of states just met, where the sampler wants it."""
-        if self._temperature is None:
-            return None
-        return priority_l1(torch.from_numpy(values), torch.from_numpy(logits), self._temperature).numpy()
-
-    @property
-    def recent_values(self) -> np.ndarray:
-        """``max_a Q_teacher(s, a)`` of the newest states (20,000 at most), float32."""
-        return self._values[: min(self._seen, RECENT)]
 
     @property
     def mean_return(self) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,10 @@ class Minibatch:
     encoded: bool = False
 
 
+#: Whether drawn samples go home with the priority of the logits ``before`` the update or with that ``after`` it.
+Refresh = Literal["before", "after"]
+
+
 class NotFiniteError(UserError):
     """Too many updates in a row had a loss or gradient that is NaN or infinite."""
 
@@ -46,6 +50,7 @@ class Learner:
         max_grad_norm: Gradients are scaled down to this norm; None leaves them.
         patience: Non-finite updates in a row that are skipped before :class:`NotFiniteError`.
         beside: What learns with the student and is no part of it (the objective's own layers); checkpoints keep it.
+        refresh: When the priorities of a step are taken; ``after`` costs one more forward pass.
     """
 
     def __init__(
@@ -57,10 +62,11 @@ class Learner:
         max_grad_norm: float | None = None,
         patience: int = 20,
         beside: nn.Module | None = None,
+        refresh: Refresh = "before",
     ):
         self.student, self.objective, self.optimizer = student, objective, optimizer
         self.learning_rate, self.max_grad_norm, self.patience = learning_rate, max_grad_norm, patience
-        self.beside = beside
+        self.beside, self.refresh = beside, refresh
         own = [*student.parameters(), *(beside.parameters() if beside is not None else ())]
         self.parameters = [p for p in own if p.requires_grad]
         self.updates = self.skipped = self._in_a_row = 0
@@ -90,7 +96,11 @@ class Learner:
                     "try a smaller learner.learning_rate or learner.max_grad_norm=10"
                 )
         self.updates += 1
-        return loss
+        if self.refresh == "before":
+            return loss
+        with torch.no_grad():
+            now = self.objective(forward(batch.obs, batch.tasks), batch.targets)
+        return replace(loss, priority=now.priority)
 
     def _clip(self) -> Tensor:
         if self.max_grad_norm is not None:

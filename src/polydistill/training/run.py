@@ -19,7 +19,7 @@ from polydistill.training.collect import Actor
 from polydistill.training.distil import Progress, Rectangle, Schedule, distil, refill_steps
 from polydistill.training.folder import RunFolder
 from polydistill.training.learner import Learner
-from polydistill.training.records import Meter, histogram
+from polydistill.training.records import Meter
 from polydistill.training.stopping import Stop, stop_on_signal
 
 METRICS = "metrics.jsonl"
@@ -117,8 +117,6 @@ class Run:
         if stop.asked:
             return
         self._evaluated = self.learner.updates
-        for actor in self.actors:
-            entries[actor.env.task.name]["values"] = histogram(actor.recent_values)
         self._record("on_evaluation", {"kind": "eval", **self.when(), "tasks": entries})
 
     def when(self) -> Record:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from polydistill import plugins
 from polydistill.errors import UserError
+from polydistill.replay import sizing
 from polydistill.replay.samplers.base import Draw, Sampler
+from polydistill.replay.slots import whole
 
 __all__ = ["Draw", "Sampler", "make", "names", "nbytes", "takes"]
 
 GROUP = "polydistill.samplers"
+
+#: What ``make`` gets from whoever makes a memory, and no user sets.
+RESERVED = ("capacity", "slots")
+
+_MOST_SLOTS = 2**31 - 1  # slot numbers are kept in 32 bits
 
 
 def names() -> list[str]:
@@ -28,7 +36,19 @@ def takes(name: str, setting: str) -> bool:
     return setting in inspect.signature(plugins.factory(__name__, GROUP, name, "sampler")).parameters
 
 
-def nbytes(name: str, capacity: int, slots: int, **settings: Any) -> int:
+def _factory(name: str, settings: Mapping[str, Any]) -> Any:
+    """The ``make`` behind a name. Raises UserError for an unknown name or setting."""
+    build = plugins.factory(__name__, GROUP, name, "sampler")
+    for key in RESERVED:
+        if key in settings:
+            raise UserError(
+                f"sampler {name!r} has no setting {key!r}: that is the memory's (memory.capacity in a recipe)"
+            )
+    plugins.check_options(build, settings, RESERVED, f"sampler {name!r}")
+    return build
+
+
+def nbytes(name: str, capacity: int, slots: int, /, **settings: Any) -> int:
     """Bytes that a sampler's arrays will take, without making them: those of its index, not those of what it indexes.
 
     A sampler that says nothing about its size is measured on a thousand experiences.
@@ -36,8 +56,7 @@ def nbytes(name: str, capacity: int, slots: int, **settings: Any) -> int:
     Raises:
         UserError: unknown name or setting.
     """
-    build = plugins.factory(__name__, GROUP, name, "sampler")
-    plugins.check_options(build, settings, ("capacity", "slots"), f"sampler {name!r}")
+    build = _factory(name, settings)
     size = getattr(inspect.getmodule(build), "nbytes", None)
     if size is not None:
         parameters = inspect.signature(build).parameters.values()
@@ -48,15 +67,26 @@ def nbytes(name: str, capacity: int, slots: int, **settings: Any) -> int:
     return -(-small.nbytes * slots // few)
 
 
-def make(name: str, capacity: int, slots: int, **settings: Any) -> Sampler:
+def make(name: str, capacity: int, slots: int, /, **settings: Any) -> Sampler:
     """Build a sampler for ``capacity`` experiences in ``slots`` slots.
 
     Raises:
-        UserError: unknown name or setting, or a capacity below 1.
+        UserError: unknown name or setting, a capacity below 1, fewer slots than that, or more than this machine holds.
     """
-    build = plugins.factory(__name__, GROUP, name, "sampler")
-    plugins.check_options(build, settings, ("capacity", "slots"), f"sampler {name!r}")
+    build = _factory(name, settings)
+    capacity, slots = whole(capacity, "a capacity"), whole(slots, "a number of slots")
     if capacity < 1:
         raise UserError(f"a memory of {capacity} experiences holds nothing: give a larger --memory")
-    sampler: Sampler = build(capacity=capacity, slots=slots, **settings)
+    if slots < capacity:
+        raise UserError(f"{slots:,} slots do not hold {capacity:,} experiences: give the capacity and one batch more")
+    need = nbytes(name, capacity, slots, **settings)
+    given = "".join(f", {key} {value}" for key, value in settings.items())
+    what = f"the arrays of sampler {name!r} (capacity {capacity:,}{given})"
+    sizing.require_memory(need, what, "smaller numbers")
+    if slots > _MOST_SLOTS:
+        raise UserError(f"{slots:,} slots are too many: their numbers have 31 bits; give a smaller capacity")
+    try:
+        sampler: Sampler = build(capacity=capacity, slots=slots, **settings)
+    except MemoryError:  # what it takes while it is built
+        raise UserError(f"{what} found no memory, {sizing.human(need)} and more: give smaller numbers") from None
     return sampler

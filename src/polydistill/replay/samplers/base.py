@@ -56,6 +56,9 @@ class Sampler(Protocol):
 
         Returns:
             Slots evicted, int64 [m], oldest first. Afterwards ``len(self) <= capacity``.
+
+        Raises:
+            UserError: anything else than that; nothing is changed.
         """
         ...
 
@@ -71,7 +74,7 @@ class Sampler(Protocol):
         """Draw ``n`` filled slots, with replacement.
 
         Raises:
-            UserError: nothing is stored.
+            UserError: nothing is stored, or ``n`` is negative.
         """
         ...
 
@@ -80,7 +83,10 @@ class Sampler(Protocol):
 
         Args:
             slots: int64 [n]. Of repeated slots the last priority counts.
-            priority: float [n], finite and >= 0 (the memory refuses anything else).
+            priority: float [n], finite and >= 0.
+
+        Raises:
+            UserError: anything else than that; nothing is changed.
         """
         ...
 
@@ -89,7 +95,8 @@ class Sampler(Protocol):
         ...
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Replace what is here by a saved state. Raises UserError where it does not fit."""
+        """Replace what is here by a saved state. Raises UserError, and changes nothing, where it does not fit or is
+        damaged."""
         ...
 
     def check(self) -> None:

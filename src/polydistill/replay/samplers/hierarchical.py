@@ -18,6 +18,7 @@ from polydistill.replay.hierarchical_settings import HierarchicalSettings
 from polydistill.replay.partitions import Partitions, Telemetry, Window
 from polydistill.replay.ranked_queues import RankedQueues
 from polydistill.replay.samplers.base import Draw
+from polydistill.replay.slots import as_numbers, as_slots, require_range, whole
 from polydistill.replay.state import State, nest, require, unnest
 
 
@@ -38,7 +39,7 @@ class Hierarchical:
         if capacity < p:
             raise UserError(
                 f"sampler hierarchical: a memory of {capacity:,} experiences cannot be shared by {p:,} partitions: "
-                "give a larger --memory or fewer partitions"
+                "give a larger memory.capacity (or --memory) or fewer partitions"
             )
         self.capacity, self.slots, self.settings = capacity, slots, settings
         self._arrivals = Arrivals(capacity, p) if settings.eviction == "oldest" else None
@@ -66,10 +67,9 @@ class Hierarchical:
         Raises:
             UserError: a value or priority that is no sane number. Nothing is changed.
         """
-        value = np.asarray(value, np.float64)
+        slots = as_slots(slots)
         n = len(slots)
-        if len(value) != n:
-            raise UserError(f"{len(value)} values for {n} experiences; nothing was changed")
+        value = as_numbers(value, n, "values").astype(np.float64, copy=False)
         outside = self._outside(value)
         first = self._queues.first(slots, priority)
         if not n:
@@ -81,7 +81,7 @@ class Hierarchical:
         if partitions is None or (outside is not None and self._grows):
             partitions, outside = self._grow(value, homeless), None
         elif outside is not None and self._drops:
-            self._telemetry.dropped += int(np.count_nonzero(outside))
+            self._telemetry.drop(partitions.of(value[outside]))
             homeless.append(slots[outside])
             slots, value, first, outside = slots[~outside], value[~outside], first[~outside], None
         if self._grows:
@@ -132,6 +132,7 @@ class Hierarchical:
 
         With ``eviction: oldest`` the oldest of all.
         """
+        n = whole(n)
         gone = self._queues.drop(n) if self._arrivals is None else self._queues.take(self._arrivals.pop(n))
         self._weigh()
         return gone
@@ -150,7 +151,7 @@ class Hierarchical:
         if not len(self._queues):
             raise UserError("the memory is empty: collect before drawing")
 
-        slots, prob, partition = self._queues.draw(rng, n, self._share, self._choose)
+        slots, prob, partition = self._queues.draw(rng, whole(n), self._share, self._choose)
         self._telemetry.draw(partition)
         return Draw(slots, prob)
 
@@ -167,18 +168,26 @@ class Hierarchical:
 
     # ------------------------------------------------------------------ telling
     def note_loss(self, slots: np.ndarray, loss: np.ndarray) -> None:
-        """Losses, float [n], of slots drawn, for ``loss_share`` of the telemetry; it changes no draw."""
+        """Losses, float [n], of slots drawn, for ``loss_share`` of the telemetry; it changes no draw.
+
+        Raises:
+            UserError: numbers that are no slots, or another number of losses.
+        """
+        slots = as_slots(slots)
+        loss = as_numbers(loss, len(slots), "losses").astype(np.float64, copy=False)
+        require_range(slots, self.slots)
         partition = self._queues.queue(slots)
         here = partition >= 0  # not evicted since
-        self._telemetry.loss(partition[here], np.asarray(loss, np.float64)[here])
+        self._telemetry.loss(partition[here], loss[here])
 
     def telemetry(self) -> dict[str, np.ndarray]:
         """Per partition; counters and rates are since the last call.
 
         Returns:
-            ``edges`` float64 [p + 1]; ``fill`` (N_j), ``put``, ``draws`` int64 [p]; ``probability`` (P_j),
-            ``mean_priority``, ``outside_rate`` (share of what was put that lay outside the range: the clamp rate),
-            ``loss_share`` float64 [p]; ``dropped`` int64 []. Takes about 10 ms for a million experiences.
+            ``edges`` float64 [p + 1]; ``fill`` (N_j), ``put``, ``draws``, ``dropped`` (not stored, being outside the
+            range: by nearest partition) int64 [p]; ``probability`` (P_j), ``mean_priority``, ``outside_rate`` (share of
+            what was put that lay outside the range: the clamp rate), ``loss_share`` float64 [p]. Takes about 10 ms for
+            a million experiences.
         """
         p = self.settings.partitions
         return {
@@ -214,7 +223,7 @@ class Hierarchical:
         return own | window | arrivals | nest("ranked", self._queues.state())
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Replace what is here by a saved state. Raises UserError where it does not fit."""
+        """Replace what is here by a saved state. Raises UserError where it does not fit or is damaged."""
         where = "sampler hierarchical"
         like = self.state()
         require(state, {name: like[name] for name in like if not name.startswith("ranked.")}, where)
@@ -225,23 +234,40 @@ class Hierarchical:
                 f"{where}: the saved memory has the value range {low:g} to {high:g}, this one {mine.low:g} to "
                 f"{mine.high:g}"
             )
-        self._queues.load_state(unnest("ranked", state), where)
-        if self._arrivals is not None:
-            self._arrivals.load_state(unnest("arrivals", state), where)
-        self._partitions = Partitions(self.settings.partitions, low, high) if low <= high else None
-        self._value, self._age = state["value"].copy(), state["age"].copy()
-        self._arrived = int(state["arrived"])
-        if self._window is not None:
-            self._window.load_state(unnest("window", state), self._partitions)
-        self._weigh()
+        saved = Hierarchical(self.capacity, self.slots, self.settings)  # all of it is loaded, or nothing
+        saved._queues.load_state(unnest("ranked", state), where)
+        if saved._arrivals is not None:
+            saved._arrivals.load_state(unnest("arrivals", state), where)
+        finite = np.isfinite([low, high]).all() and low <= high
+        saved._partitions = Partitions(self.settings.partitions, low, high) if finite else None
+        saved._value, saved._age = state["value"].copy(), state["age"].copy()
+        saved._arrived = int(state["arrived"])
+        try:
+            if saved._window is not None:
+                saved._window.load_state(unnest("window", state), saved._partitions)
+            saved._check_order()
+        except AssertionError as broken:
+            raise UserError(f"{where}: the saved state is damaged ({broken})") from None
+        saved._weigh()
+        saved._telemetry = self._telemetry
+        vars(self).update(vars(saved))
 
     def check(self) -> None:
         """Raise AssertionError if an invariant broke."""
         self._queues.check()
+        self._check_order()
+
+    def _check_order(self) -> None:
+        """That range, values, ages and the order of arrival belong to what is stored."""
+        slots = self.filled()
+        if self._partitions is None and len(slots):
+            raise AssertionError("hierarchical: experiences without a range of values")
         if self._arrivals is not None and not np.array_equal(self._arrivals.count(), self._queues.count):
             raise AssertionError("hierarchical: the order of arrival counts other partitions")
         if self._grows and self._partitions is not None:
-            slots = self.filled()
+            age = self._age[slots]
+            if len(np.unique(age)) < len(age) or not ((age >= 0) & (age < self._arrived)).all():
+                raise AssertionError("hierarchical: two experiences of one age, or one of none")
             if not np.array_equal(self._partitions.of(self._value[slots]), self._queues.queue(slots)):
                 raise AssertionError("hierarchical: a slot is in another partition than its value")
 

@@ -9,10 +9,18 @@ import numpy as np
 from pydantic import Field
 
 from polydistill.errors import UserError
-from polydistill.replay.priorities import Insertion, Priorities, uniform
+from polydistill.replay.priorities import Insertion, Priorities, sane_largest, uniform
 from polydistill.replay.queues import Queues
 from polydistill.replay.samplers.base import Draw
-from polydistill.replay.slots import require_free, require_stored
+from polydistill.replay.slots import (
+    as_numbers,
+    as_slots,
+    as_values,
+    require_free,
+    require_room,
+    require_stored,
+    whole,
+)
 from polydistill.replay.state import State, nest, require, unnest
 from polydistill.replay.sum_tree import SumTree
 from polydistill.settings import Settings
@@ -54,14 +62,13 @@ class Proportional:
         return np.asarray((priority.astype(np.float64) + self.settings.epsilon) ** self.settings.alpha)
 
     def put(self, slots: np.ndarray, value: np.ndarray, priority: np.ndarray | None = None) -> np.ndarray:
-        """Take in free slots; the value plays no part. Raises UserError for bad priorities; nothing is changed then."""
+        """Take in free slots; the value plays no part. Raises UserError for bad ones; nothing is changed then."""
+        slots = as_slots(slots)
         n = len(slots)
-        if len(self) + n > self.slots:
-            raise ValueError(f"{n} slots put where {self.slots - len(self)} are free")
+        require_room(n, len(self), self.slots)
         require_free(slots, self.slots, self._is_stored)
-        if priority is not None and len(priority) != n:
-            raise UserError(f"{len(priority)} priorities for {n} experiences; nothing was changed")
-        first = self._priorities.first(n, priority)
+        as_values(value, n)
+        first = self._priorities.first(n, None if priority is None else as_numbers(priority, n, "priorities"))
         gone = []
         for part in (slice(i, i + self.capacity) for i in range(0, n, self.capacity)):
             gone.append(self._queue.push(slots[part], np.zeros(len(slots[part]), np.int64)))
@@ -78,20 +85,20 @@ class Proportional:
 
     def drop(self, n: int) -> np.ndarray:
         """Evict the ``n`` oldest."""
-        return self._leave(self._queue.drop(n))
+        return self._leave(self._queue.drop(whole(n)))
 
     def draw(self, rng: np.random.Generator, n: int) -> Draw:
         """Draw ``n`` slots with replacement. Raises UserError when nothing is stored."""
         if not len(self):
             raise UserError("the memory is empty: collect before drawing")
         total = self._tree.total
-        slots = self._tree.find(uniform(rng, 1, n, self.settings.draws) * total)
+        slots = self._tree.find(uniform(rng, 1, whole(n), self.settings.draws) * total)
         return Draw(slots, self._tree.get(slots) / total)
 
     def update(self, slots: np.ndarray, priority: np.ndarray) -> None:
         """New priorities. Raises UserError for bad priorities and for slots that are not stored; nothing is changed."""
-        if len(slots) != len(priority):
-            raise UserError(f"{len(priority)} priorities for {len(slots)} experiences; nothing was changed")
+        slots = as_slots(slots)
+        priority = as_numbers(priority, len(slots), "priorities")
         require_stored(slots, self.slots, self._is_stored)
         self._tree.set(slots, self._mass(self._priorities.checked(priority)))
 
@@ -117,13 +124,15 @@ class Proportional:
         """Replace what is here by a saved state. Raises UserError where it does not fit or is damaged."""
         where = "sampler proportional"
         require(state, {"mass": np.zeros(self.slots), "largest": np.zeros(())}, where)
-        mass = state["mass"]
-        if not (np.isfinite(mass) & (mass >= 0)).all():
-            raise UserError(f"{where}: the saved state is damaged (a mass is NaN, infinite or negative)")
-        self._queue.load_state(unnest("queue", state), self.slots, where)
+        mass, saved = state["mass"], Queues(1, self.capacity)
+        saved.load_state(unnest("queue", state), self.slots, where)
+        slots, _ = saved.filled()
+        if not (np.isfinite(mass) & (mass >= 0)).all() or not (mass[slots] > 0).all():
+            raise UserError(f"{where}: the saved state is damaged (a mass is NaN, infinite, negative or missing)")
+        self._priorities.largest = sane_largest(state["largest"], where)
+        self._queue = saved
         self._tree.clear()
-        self._tree.set(self.filled(), mass[self.filled()])
-        self._priorities.largest = float(state["largest"])
+        self._tree.set(slots, mass[slots])
 
     def check(self) -> None:
         """Raise AssertionError if an invariant broke."""

@@ -12,6 +12,7 @@ from polydistill.errors import UserError
 from polydistill.replay.priorities import Insertion, uniform
 from polydistill.replay.ranked_queues import RankedQueues
 from polydistill.replay.samplers.base import Draw
+from polydistill.replay.slots import as_slots, as_values, whole
 from polydistill.replay.state import State
 from polydistill.settings import Settings
 
@@ -51,20 +52,22 @@ class Ranked:
         self._queues = RankedQueues(1, capacity, slots, settings.alpha, settings.insertion, settings.staleness)
 
     def put(self, slots: np.ndarray, value: np.ndarray, priority: np.ndarray | None = None) -> np.ndarray:
-        """Take in free slots; the value plays no part. Raises UserError for bad priorities; nothing is changed then."""
+        """Take in free slots; the value plays no part. Raises UserError for bad ones; nothing is changed then."""
+        slots = as_slots(slots)
+        as_values(value, len(slots))
         first = self._queues.first(slots, priority)
         return self._queues.put(slots, np.zeros(len(slots), np.int64), first)
 
     def drop(self, n: int) -> np.ndarray:
         """Evict the ``n`` oldest."""
-        return self._queues.drop(n)
+        return self._queues.drop(whole(n))
 
     def draw(self, rng: np.random.Generator, n: int) -> Draw:
         """Draw ``n`` slots with replacement. Raises UserError when nothing is stored."""
         if not len(self):
             raise UserError("the memory is empty: collect before drawing")
 
-        slots, prob, _ = self._queues.draw(rng, n, _WHOLE, self._choose)
+        slots, prob, _ = self._queues.draw(rng, whole(n), _WHOLE, self._choose)
         return Draw(slots, prob)
 
     def _choose(self, rng: np.random.Generator, k: int, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +94,7 @@ class Ranked:
         return self._queues.state()
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Replace what is here by a saved state. Raises UserError where it does not fit."""
+        """Replace what is here by a saved state. Raises UserError where it does not fit or is damaged."""
         self._queues.load_state(state, "sampler ranked")
 
     def check(self) -> None:
