@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import pytest
 from rich.console import Console
 
 from polydistill.errors import UserError
-from polydistill.teaching_many import Game, games_of, shares, table, teach_many
+from polydistill.teaching_many import games_of, shares, teach_many
+from polydistill.training.games import Game, table
+from tests.command_line import typed
 
 QUICK = ["--steps", "512", "--set", "evaluation.every=512", "evaluation.episodes=2", "evaluation.final_episodes=2"]
 QUICK += ["settings.num_envs=8", "network.bf16=false", "network.hidden=16"]
@@ -71,6 +74,37 @@ def test_what_the_files_say(tmp_path: Path) -> None:
     Console(file=out, width=100).print(table([game]))
     assert "pong" in out.getvalue()
     assert "7.5" in out.getvalue()
+    assert "share:" not in out.getvalue()
+
+
+def test_the_table_says_what_share_of_the_game_alone_it_is(tmp_path: Path) -> None:
+    game = Game("space_invaders", tmp_path, 10_000_000, state="training")
+    rows = ["control_steps,hours,evaluation", "1000,0.00,", "2000,0.50,3.5", "2900,0.55,1.5", "3800,0.60,"]
+    (tmp_path / "curve.csv").write_text("\n".join(rows))
+    (tmp_path / "run.json").write_text('{"emulator_steps_per_s": 12')  # half-written
+    game.read()
+    assert game.alone == 0
+    (tmp_path / "run.json").write_text('{"emulator_steps_per_s": 20}')
+    game.read()
+    (tmp_path / "run.json").write_text("{}")  # it is written anew at the beginning of a sitting
+    game.read()
+    assert game.rate == pytest.approx(5.0)
+    out = io.StringIO()
+    Console(file=out, width=80).print(table([game]))
+    head, line, told = out.getvalue().splitlines()
+    assert re.match("game +state +control steps steps/s share last best score +left", head)
+    assert line.split()[:6] == ["space_invaders", "training", "0.00/10.00", "M", "5", "25%"]
+    assert "game alone reaches" in told
+
+
+@pytest.mark.parametrize(("flags", "asked"), [([], False), (["--steps", 9], True), (["--set", "total_steps=9"], True)])
+def test_only_who_says_how_long_has_finished_teachers_trained_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[Any], asked: bool
+) -> None:
+    seen: list[Game] = []
+    monkeypatch.setattr("polydistill.teaching_many.teach_many", lambda games, *_, **__: seen.extend(games) or 0)
+    assert typed(monkeypatch, "teach", "--tasks", "catch", "--out", tmp_path, *flags) == 0
+    assert [(game.task, game.asked) for game in seen] == [("catch", asked)]
 
 
 def test_how_a_game_goes_on(tmp_path: Path) -> None:
@@ -91,6 +125,11 @@ def test_how_a_game_goes_on(tmp_path: Path) -> None:
     assert game.begin(overwrite=False) == ["--resume"]
     write_card(tmp_path / "shipped", 5)  # without a checkpoint there is nothing to go on from
     assert Game("pong", tmp_path / "shipped", 10_000).begin(overwrite=False) is None
+    # Unless the user says how long: then from its weights, as far as it is from there.
+    further = Game("pong", tmp_path / "shipped", 10_000, asked=True)
+    assert further.begin(overwrite=False) == ["--resume"]
+    assert further.steps == 5
+    assert Game("pong", tmp_path / "shipped", 5, asked=True).begin(overwrite=False) is None
     other = Game("pong", tmp_path / "shipped", 10_000, recipe="nature")
     with pytest.raises(UserError, match=r"trained with the recipe .*, not nature: --overwrite replaces it"):
         other.begin(overwrite=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,16 @@ from polydistill.errors import UserError
 from polydistill.evaluation.protocol import EPISODES, Protocol, evaluate_task, require_starts
 from polydistill.evaluation.remembering import COPIES, PROTOCOL
 from polydistill.evaluation.scores import Label, Row, Summary, mean_scores, summarise, with_teacher
+from polydistill.evaluation.start_files import find
+from polydistill.evaluation.teacher_scores import TeacherScore, teacher_score
+from polydistill.nets.store import CONFIG
 from polydistill.policies import Policy, load, of_teacher
 from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
-from polydistill.teachers.zoo import load_teacher
+from polydistill.teachers.zoo import CARD, load_teacher
 from polydistill.training.distral_policy import DistralPolicy, score
+
+RANDOM_GAMES = 10  # of the random policy beside a student; beside a teacher alone EPISODES, as on a card
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,16 @@ class Evaluation:
     Attributes:
         rows: One per episode.
         distilled: Of Distral's distilled policy, whose rows have the variant ``distilled``; None where there is none.
+        teacher: Of a teacher's folder, what a table of teachers says; None for a student.
+        notes: What a reader of the scores has to know, a line each.
     """
 
     path: Path
     summary: Summary
     rows: list[Row]
     distilled: Summary | None = None
+    teacher: TeacherScore | None = None
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -76,8 +85,24 @@ def evaluate(
     if protocol == PROTOCOL:
         raise UserError(f"{policy.path}: protocol {PROTOCOL} is for Distral's policies; choose noop, sticky or starts")
     known = _teachers_of(policy.path) if teachers else {}
-    ours, _, summary = compare(policy, known, settings, where, on_task=on_task)
-    return Evaluation(policy.path, summary, ours)
+    alone = None if known else _teacher_at(policy.path)
+    ours, _, summary = compare(policy, known, settings, where, on_task=on_task, alone=alone)
+    row = None if alone is None else _measured(alone, summary, settings)
+    return Evaluation(policy.path, summary, ours, teacher=row, notes=tuple(_own_starts(policy, known, settings)))
+
+
+def _own_starts(policy: Policy, teachers: Mapping[str, Teacher], protocol: Protocol) -> Iterator[str]:
+    """A line for each bundle whose maker is scored from it, as far as paths tell: Rusu et al. 2016 take positions that
+    none of the agents has reached."""
+    for task in policy.suite.tasks if protocol.name == "starts" else ():
+        bundle = find(task, protocol.starts, protocol.episodes)
+        maker, teacher = bundle.origin.policy, teachers.get(task.name)
+        scored = [policy.path, *([teacher.path] if teacher is not None and teacher.path else [])]
+        if maker != "random" and Path(maker).resolve() in [p.resolve() for p in scored]:
+            yield (
+                f"{bundle.path}: these starts are {maker}'s own, which is scored from them here; those of an "
+                "independent policy are fairer (polydistill starts)"
+            )
 
 
 def _drawn(policy: DistralPolicy, episodes: int, on_task: Callable[[str], None]) -> Evaluation:
@@ -96,8 +121,12 @@ def compare(
     *,
     label: Label | None = None,
     on_task: Callable[[str], None] = lambda name: None,
+    alone: Teacher | None = None,
 ) -> tuple[list[Row], list[Row], Summary]:
     """Play every task of ``policy``, and its teacher where there is one, under one protocol.
+
+    Args:
+        alone: The teacher that ``policy`` is, if it is one: its card may say what the random policy scores.
 
     Returns:
         The policy's rows and the teachers', both with the teacher's mean, and their summary.
@@ -117,7 +146,8 @@ def compare(
         if teacher is not None:
             master = of_teacher(teacher, device).greedy(task.name)
             theirs += evaluate_task(task, master, protocol, threads=threads, label=Label("teacher", label.seed))
-        randoms[task.name] = random_score(task, teacher, protocol)
+        games = RANDOM_GAMES if alone is None else EPISODES
+        randoms[task.name] = random_score(task, teacher or alone, protocol, games)
     summary = summarise(ours, theirs, randoms, protocol=protocol.describe())
     means = mean_scores(theirs)
     return with_teacher(ours, means), with_teacher(theirs, means), summary
@@ -129,16 +159,44 @@ def _teachers_of(folder: Path) -> dict[str, Teacher]:
     if not info.is_file():
         return {}
     try:
-        found = {t["name"]: t["teacher"] for t in json.loads(info.read_text())["tasks"]}
+        about = json.loads(info.read_text())
+        listed = [] if "task" in about and "tasks" not in about else about["tasks"]  # a teacher's own training has one
+        found = {t["name"]: t["teacher"] for t in listed}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{info}: damaged ({error!r})") from None
     return {name: load_teacher(path) for name, path in found.items() if path}
 
 
-def random_score(task: Task, teacher: Teacher | None, protocol: Protocol) -> float:
-    """The uniformly random policy's mean score: from the teacher's card, or played."""
-    noted = teacher.score("random") if teacher is not None else None
-    if noted is not None and protocol.name == "noop":
+def is_teacher(folder: Path) -> bool:
+    """Whether a folder is a teacher's, and no other teacher was there to compare it with.
+
+    Raises:
+        UserError: its files are damaged.
+    """
+    return _teacher_at(folder) is not None and not _teachers_of(folder)
+
+
+def _teacher_at(folder: Path) -> Teacher | None:
+    return load_teacher(folder) if (folder / CARD).is_file() and not (folder / CONFIG).is_file() else None
+
+
+def _measured(teacher: Teacher, summary: Summary, protocol: Protocol) -> TeacherScore:
+    played = 0 if _noted(teacher, protocol) is not None else EPISODES
+    if played and protocol.name == "starts":
+        played = next(iter(summary.tasks.values())).episodes
+    name = teacher.path.resolve().name if teacher.path else teacher.task.name
+    return teacher_score(name, summary, random_episodes=played, card=teacher.score(protocol.name))
+
+
+def _noted(teacher: Teacher | None, protocol: Protocol) -> float | None:
+    """The random policy's score on a teacher's card: from no-op starts."""
+    return teacher.score("random") if teacher is not None and protocol.name == "noop" else None
+
+
+def random_score(task: Task, teacher: Teacher | None, protocol: Protocol, games: int = RANDOM_GAMES) -> float:
+    """The uniformly random policy's mean score: from the teacher's card, or played (under ``starts`` from all)."""
+    noted = _noted(teacher, protocol)
+    if noted is not None:
         return noted
-    few = protocol if protocol.name == "starts" else Protocol(name=protocol.name, episodes=10, seed=protocol.seed)
+    few = protocol if protocol.name == "starts" else Protocol(name=protocol.name, episodes=games, seed=protocol.seed)
     return mean_scores(evaluate_task(task, None, few, threads=build.emulator_threads()))[task.name]

@@ -16,14 +16,15 @@ from polydistill.devices import device_of
 from polydistill.envs.base import VecEnv
 from polydistill.envs.suite import make_env, resolve_task
 from polydistill.errors import UserError
-from polydistill.nets.store import load_weights
 from polydistill.recipe import TeachRecipe, dotted, read, require_same, resolve
 from polydistill.rng import seeded_init
 from polydistill.settings import Settings
 from polydistill.tasks import Task
 from polydistill.teachers.sources import guide
-from polydistill.teachers.zoo import WEIGHTS, build_network, load_teacher
-from polydistill.training.folder import RunFolder, provenance
+from polydistill.teachers.zoo import build_network
+from polydistill.training import checkpoint
+from polydistill.training.beginning import CHECKPOINT, find_source, start_from
+from polydistill.training.folder import ALONE, RunFolder, provenance
 from polydistill.training.measure import emulator_rate
 from polydistill.training.online import Online, Watched
 from polydistill.training.shadow import Shadow, ShadowSettings
@@ -91,7 +92,9 @@ def teach(
         overrides: Dotted settings, for example ``{"settings.num_envs": 16}``; ``{"shadow.student": "net1"}`` lets a
             small student follow the best network so far, and writes it to ``out/student``.
         threads: Emulator threads; 0: one per core.
-        start: A teacher of the same task and network size whose weights training starts from; None: fresh weights.
+        start: A teacher of the same task and network size whose weights training starts from; ``total_steps`` then
+            counts from there. None: fresh weights, or with ``resume`` those of a finished teacher in ``out`` that has
+            no checkpoint, of which ``total_steps`` counts all.
 
     Returns:
         True if training came to its end; False if a signal stopped it (a checkpoint is there).
@@ -99,32 +102,55 @@ def teach(
     Raises:
         UserError: bad input; nothing has been written then.
     """
+    out = Path(out)
+    source = find_source(out, Path(start) if start is not None else None, resume)
     resolved = recipe_for(recipe, resolve_task(task_name).name, overrides or {})
     task = resolve_task(task_name, profile=resolved.profile)
+    if source is not None:
+        resolved = _explore_as_it_ends(resolved, overrides or {})
     where = device_of(device)
     shadows = _shadows(task, resolved, seed, str(where))
     with seeded_init(seed, "teacher", task.name):
         net = build_network(task, resolved.network, training=True)
-    if start is not None:
-        start_from(net, task, Path(start))
+    beginning = None
+    if source is not None and not (resume and checkpoint.held(out / CHECKPOINT)):
+        beginning = start_from(net, task, source, here=resume and source == out)
+        if beginning.here and beginning.taken.control_steps >= resolved.total_steps:
+            raise UserError(
+                f"--resume: the teacher in {out} is finished after {beginning.taken.control_steps:,} control steps: "
+                "give more --steps than that, or --start-from it with another --out"
+            )
     trainer = make_trainer(task, resolved, net, seed, str(where), threads, shadows)
-    folder = RunFolder(Path(out), resume=resume, overwrite=overwrite)
+    folder = RunFolder(out, resume=resume, overwrite=overwrite)
     try:
         if resume:
             _require_same_shadow(folder.path / "recipe.yaml", resolved)
             require_same(folder.path / "recipe.yaml", resolved, RESUMED_WITH)
-        info = provenance(command)
-        folder.write_json("run.json", {**info, "task": task.to_dict()})
+        info = provenance(command, str(where))
+        about = {**info, "task": task.to_dict(), **({} if source is None else {"started_from": str(source)})}
+        folder.write_json("run.json", about)
         folder.write_yaml("recipe.yaml", resolved.model_dump(mode="json"))
         teaching = make_teaching(
-            folder, task, resolved, trainer, name=recipe, seed=seed, info=info, device=str(where), say=say
+            folder,
+            task,
+            resolved,
+            trainer,
+            name=recipe,
+            seed=seed,
+            info=info,
+            device=str(where),
+            threads=threads,
+            say=say,
         )
         teaching.online = _online(folder, shadows, info, say)
-        if start:
-            teaching.phases[0]["started_from"] = teaching.phase["started_from"] = str(start)
+        teaching.evaluate_first = source is not None
         if resume and teaching.resume():
             say(f"{task.name}: resumed after {trainer.steps:,} control steps")
+        elif beginning is not None:
+            teaching.begin_from(beginning)
+            say(f"{task.name}: goes on from {source} with its {beginning.taken.control_steps:,} control steps")
         teaching.emulator_rate = _emulator_rate(task, resolved, seed, threads)
+        folder.write_json("run.json", {**about, ALONE: round(teaching.emulator_rate)})
         return teaching.drive()
     finally:
         folder.close()
@@ -149,6 +175,7 @@ def make_teaching(
     seed: int,
     info: dict[str, Any],
     device: str,
+    threads: int = 0,
     say: Callable[[str], None],
 ) -> Teaching:
     """A trainer's schedule as its recipe says.
@@ -156,6 +183,7 @@ def make_teaching(
     Args:
         name: The recipe's, for the card.
         info: Command, commit, versions, machine.
+        threads: Emulator threads of the evaluations; 0: one per core.
     """
     return Teaching(
         folder=folder,
@@ -170,19 +198,15 @@ def make_teaching(
         final_episodes=recipe.evaluation.final_episodes,
         say=say,
         device=device,
+        threads=threads,
     )
 
 
-def start_from(net: nn.Module, task: Task, folder: Path) -> None:
-    """Give a fresh network the weights of a teacher.
-
-    Raises:
-        UserError: a teacher of another task, or of another network.
-    """
-    teacher = load_teacher(folder)
-    if teacher.task != task:
-        raise UserError(f"--start-from {folder}: a teacher of {teacher.task.name}, not of {task.name}")
-    load_weights(net, folder / WEIGHTS)
+def _explore_as_it_ends(recipe: ShadowedRecipe, overrides: Mapping[str, Any]) -> ShadowedRecipe:
+    """A trained network knows where to go: no random play at first, unless the user says how much of it."""
+    if "settings.epsilon_start" in dotted(overrides):
+        return recipe
+    return recipe.model_copy(update={"settings": {**recipe.settings, "epsilon_start": _settings(recipe).epsilon_end}})
 
 
 def _shadows(task: Task, recipe: ShadowedRecipe, seed: int, device: str) -> list[Shadow]:

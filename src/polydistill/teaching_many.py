@@ -6,28 +6,19 @@ task) this can, and a game that fails does not take the others with it.
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from polydistill.envs.suite import resolve_task
 from polydistill.errors import UserError
 from polydistill.processes import Children
-from polydistill.teachers.zoo import CARD
-from polydistill.training.folder import LOCK
-from polydistill.training.progress import duration
-from polydistill.training.teach import CHECKPOINT, CURVE
+from polydistill.training.games import Game, table
 
 #: The ten games of Yin & Pan (2017), Table 1.
 YIN_PAN = (
@@ -35,86 +26,7 @@ YIN_PAN = (
     "riverraid",
 )  # fmt: skip
 
-State = Literal["waiting", "training", "finished", "stopped", "failed"]
-
 SECONDS = 2.0  # between two looks at the files
-RATE_HOURS = 5 / 60  # control steps per second are those of the last five minutes
-
-
-@dataclass
-class Game:
-    """One teacher, as the table shows it.
-
-    Attributes:
-        total: Control steps of the whole training.
-        recipe: Which one is wanted; None: whatever is there is right.
-        last, best: Newest and best evaluation while it was trained.
-        score: Of a finished teacher, the mean on its card.
-        error: What the process said last, where it failed.
-    """
-
-    task: str
-    folder: Path
-    total: int
-    recipe: str | None = None
-    state: State = "waiting"
-    steps: int = 0
-    rate: float = 0.0
-    last: float | None = None
-    best: float | None = None
-    score: float | None = None
-    error: str = ""
-
-    @property
-    def left(self) -> float:
-        """Seconds until the end at the present rate."""
-        return (self.total - self.steps) / self.rate if self.rate else float("inf")
-
-    def read(self) -> None:
-        """Take what its files say now; what is not there, or half-written, changes nothing."""
-        try:
-            with (self.folder / CURVE).open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            points = [(int(row["control_steps"]), float(row["hours"])) for row in rows]
-            scores = [float(row["evaluation"]) for row in rows if row["evaluation"]]
-        except (OSError, KeyError, TypeError, ValueError):
-            points, scores = [], []
-        if points:
-            self.steps, hours = points[-1]
-            then = next(point for point in points if hours - point[1] <= RATE_HOURS)
-            self.rate = (self.steps - then[0]) / (3600 * (hours - then[1])) if hours > then[1] else self.rate
-        if scores:
-            self.last, self.best = scores[-1], max(scores)
-        if self.state == "finished" and (card := _card(self.folder)):
-            self.steps, self.score = card["control_steps"], card["scores"]["noop"]["mean"]
-
-    def begin(self, *, overwrite: bool) -> list[str] | None:
-        """The flag its process needs to go on from what is there; None: there is nothing left to do.
-
-        Raises:
-            UserError: a finished teacher of another recipe is there.
-        """
-        held = self.folder.is_dir() and any(path.name != LOCK for path in self.folder.iterdir())
-        if overwrite and held:
-            return ["--overwrite"]
-        card, begun = _card(self.folder), (self.folder / CHECKPOINT).is_dir()
-        if card and (card["control_steps"] >= self.total or not begun):
-            if self.recipe is not None and card.get("recipe") != self.recipe:
-                raise UserError(
-                    f"{self.folder} holds a teacher trained with the recipe {card.get('recipe')}, not {self.recipe}: "
-                    "--overwrite replaces it, or choose another --out"
-                )
-            return None
-        return ["--resume"] if held else []
-
-
-def _card(folder: Path) -> dict[str, Any] | None:
-    """The card of a teacher whose score was measured."""
-    try:
-        card: dict[str, Any] = json.loads((folder / CARD).read_text())
-        return card if {"mean"} <= card["scores"]["noop"].keys() and "control_steps" in card else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def games_of(names: Sequence[str]) -> list[str]:
@@ -257,23 +169,3 @@ class _Screen:
     def _read(self) -> None:
         for game in self._games:
             game.read()
-
-
-def table(games: Sequence[Game]) -> Table:
-    """What a person sees."""
-    drawn = Table(box=None, pad_edge=False)
-    drawn.add_column("game")
-    drawn.add_column("state")
-    for name in ("control steps", "steps/s", "last", "best", "score", "left"):
-        drawn.add_column(name, justify="right")
-    for game in games:
-        active = game.state == "training"
-        drawn.add_row(
-            game.task,
-            game.state,
-            f"{game.steps:,}" if game.state == "finished" else f"{game.steps:,}/{game.total:,}",
-            f"{game.rate:,.0f}" if active else "",
-            *("" if score is None else f"{score:,.1f}" for score in (game.last, game.best, game.score)),
-            duration(game.left) if active else "",
-        )
-    return drawn

@@ -19,8 +19,9 @@ from polydistill.nets.student import Student
 from polydistill.rng import seeded_init
 from polydistill.tasks import ATARI_AXIS, Suite, Task
 from polydistill.teachers.bodies import BodyNetwork
-from polydistill.teachers.sources import guide, open_source
+from polydistill.teachers.sources import RECURRENT, guide, open_source
 from polydistill.teachers.zoo import Network, build_network, load_teacher, save_teacher
+from polydistill.training import distral_files
 from polydistill.training.shadow import Shadow, ShadowSettings
 from polydistill.training.student_folder import Scored, complete
 from tests.distilling import OPTIONS, copies, fitted_net, states, write_teacher
@@ -233,6 +234,46 @@ def test_like_names_whose_layers_are_taken(tmp_path: Path) -> None:
     assert source.row_for(catch_task("catch-mirror")) == 1  # itself before the first
     with pytest.raises(UserError, match="was not trained on 'catch-mirrow': did you mean 'catch-mirror'"):
         source.row_for(task, "catch-mirrow")
+
+
+def test_other_pixels_are_other_observations(tmp_path: Path) -> None:
+    """Shape and dtype are the same under both profiles; what a network knows of one says nothing of the other."""
+    small = {"channels": [4, 4, 4], "hidden": 8}
+    pong = {p: resolve_task("pong", profile=p) for p in ("ale", "nature")}
+    breakout = {p: resolve_task("breakout", profile=p) for p in ("ale", "nature")}
+    student_at(tmp_path / "one", "mimic", Suite((pong["ale"],)), **small)
+    student_at(tmp_path / "two", "mimic", Suite((pong["ale"], breakout["nature"])), **small)
+    one, two = open_source(tmp_path / "one"), open_source(tmp_path / "two")
+    expected = (
+        r"observations differ: .*one expects uint8 \(4, 84, 84\) with ale pixels, found uint8 \(4, 84, 84\) with "
+        "nature pixels in pong"
+    )
+    with pytest.raises(UserError, match=expected):
+        guide(tmp_path / "one", pong["nature"])
+    assert not any(p.requires_grad for p in guide(tmp_path / "one", pong["ale"])[0].parameters())
+    assert one.profile_for(breakout["nature"]) == "ale"
+    assert one.profile_for(pong["ale"], asked="ale") == "ale"
+    with pytest.raises(UserError, match=r"profile nature: .*one has seen other pixels \(pong ale\); leave"):
+        one.profile_for(breakout["ale"], asked="nature")
+    assert [two.row_for(t) for t in (pong["ale"], pong["nature"], breakout["nature"])] == [0, 1, 1]
+    assert (two.profile_for(breakout["ale"]), two.profile_for(pong["nature"])) == ("nature", "ale")  # the task's own
+    freeway = resolve_task("freeway")
+    with pytest.raises(UserError, match=r"two has seen two kinds of pixels \(pong ale, breakout nature\): choose one with"):
+        two.profile_for(freeway)
+    assert [two.profile_for(freeway, asked=p) for p in ("ale", "nature")] == ["ale", "nature"]
+    assert two.profile_for(freeway, like="breakout") == "nature"
+    student_at(tmp_path / "catch", "mimic")
+    assert open_source(tmp_path / "catch").profile_for(freeway, asked="nature") == "nature"
+
+
+def test_distrals_policies_are_no_source(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")  # it is finished, so a word of --resume would be wrong
+    (tmp_path / RECURRENT).write_text("{}")
+    assert distral_files.CONFIG == RECURRENT
+    for use in (open_source, lambda path: guide(path, catch_task("catch"))):
+        with pytest.raises(UserError, match="holds Distral's policies, which are recurrent: a Q-learner") as said:
+            use(tmp_path)
+        assert "\n" not in str(said.value)
 
 
 def test_refusals(tmp_path: Path) -> None:

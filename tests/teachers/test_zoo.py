@@ -17,7 +17,16 @@ from polydistill.envs.catch import catch_task
 from polydistill.errors import UserError
 from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
-from polydistill.teachers.zoo import CARD, WEIGHTS, Network, build_network, load_teacher, save_teacher, write_card
+from polydistill.teachers.zoo import (
+    CARD,
+    WEIGHTS,
+    Network,
+    build_network,
+    load_teacher,
+    require_teachers,
+    save_teacher,
+    write_card,
+)
 from tests.distilling import fitted_net, states, write_teacher
 
 FREEWAY = {"name": "freeway", "kind": "atari", "obs_shape": [4, 84, 84], "obs_profile": "ale", "stack": 4}
@@ -98,6 +107,19 @@ def test_a_missing_file(folder: Path, gone: str) -> None:
     (folder / gone).unlink()
     refused(folder, f"no teacher at {folder}: {gone} is missing")
     refused(folder / "nowhere", "no teacher at")
+
+
+def test_missing_teachers_are_named_together_with_the_command_that_trains_them(folder: Path) -> None:
+    zoo = folder.parent
+    (zoo / "qbert").mkdir()  # a folder that is there is load_teacher's business
+    require_teachers([folder, zoo / "qbert", zoo / "catc", "nowhere/of-mine"])
+    for parent, out in (("zoo", ""), ("my zoo", " --out 'my zoo'")):
+        with pytest.raises(UserError) as error:
+            require_teachers([folder, f"{parent}/enduro", f"{parent}/ms_pacman", f"{parent}/enduro"])
+        assert str(error.value) == (
+            f"no teacher at {parent}/enduro, {parent}/ms_pacman: start where the folder {parent} is, or train them "
+            f"with `polydistill teach --tasks enduro ms_pacman{out}`"
+        )
 
 
 @pytest.mark.parametrize("keep", [0, 4, 9, 100, -100, -1])

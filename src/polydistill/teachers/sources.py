@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from torch import Tensor, nn
 
 from polydistill.errors import UserError
 from polydistill.nets.store import CONFIG, load_student
-from polydistill.ops.policy import REGRESSIONS, SOFTENED
+from polydistill.ops.policy import REGRESSIONS
 from polydistill.plugins import nearest
 from polydistill.tasks import Suite, Task
 from polydistill.teachers.bodies import (
@@ -24,9 +23,12 @@ from polydistill.teachers.bodies import (
     trained_meanings,
     weights_of,
 )
+from polydistill.teachers.notes import mapping, objective, teacher_kinds
 from polydistill.teachers.zoo import CARD, Network, build_network, load_teacher
 
 Head = Literal["keep18", "reinit"]
+
+RECURRENT = "policies.json"  # Distral's: what `training.distral_files` writes
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,43 @@ class Source:
         names = [t.name for t in self.suite.tasks]
         if like is not None and like not in names:
             raise UserError(f"{self.path} was not trained on {like!r}: {nearest(like, names)}")
-        fitting = [t for t in self.suite.tasks if _seen(t) == _seen(task)]
-        if not fitting:
+        fitting = self.fitting(task)
+        chosen = next((name for name in fitting if name == (like or task.name)), None if like else fitting[0])
+        if chosen is None:
+            raise UserError(f"{self.path}: {like} shows other observations than {task.name}: choose another task")
+        return names.index(chosen)
+
+    def fitting(self, task: Task) -> list[str]:
+        """The source tasks that are shown the same kind of observation as ``task``. Raises UserError if none is."""
+        found = [t.name for t in self.suite.tasks if _seen(t) == _seen(task)]
+        if not found:
             raise UserError(
                 f"source and target observations differ: {self.path} expects {_words(self.suite.tasks[0])}, found "
                 f"{_words(task)} in {task.name}"
             )
-        chosen = next((t for t in fitting if t.name == (like or task.name)), None if like else fitting[0])
-        if chosen is None:
-            raise UserError(f"{self.path}: {like} shows other observations than {task.name}: choose another task")
-        return names.index(chosen.name)
+        return found
+
+    def profile_for(self, task: Task, like: str | None = None, asked: str | None = None) -> str:
+        """How the pixels of ``task``, an Atari game, are to be made for this source; ``task`` may have others.
+
+        It is as the source saw them: its task ``like``, or the task itself, or all of its tasks.
+
+        Args:
+            asked: A wish, which is granted where some source task has it.
+
+        Raises:
+            UserError: none has what is asked, or nothing is asked and they differ.
+        """
+        seen = {t.name: t.obs_profile for t in self.suite.tasks if t.kind == "atari"}
+        if not seen:
+            return asked or task.obs_profile
+        told = ", ".join(f"{name} {profile}" for name, profile in seen.items())
+        if asked is not None and asked not in seen.values():
+            raise UserError(f"profile {asked}: {self.path} has seen other pixels ({told}); leave the setting out")
+        mine = {seen[like or task.name]} if (like or task.name) in seen else set(seen.values())
+        if asked is None and len(mine) > 1:
+            raise UserError(f"{self.path} has seen two kinds of pixels ({told}): choose one with --set profile=ale")
+        return asked or mine.pop()
 
     def network_for(
         self, task: Task, head: Head, scale: float = 1.0, like: str | None = None, *, training: bool = True
@@ -140,7 +169,7 @@ def open_source(path: str | Path) -> Source:
     """A run's student, an exported student or a teacher.
 
     Raises:
-        UserError: nothing of the kind is there, or it is damaged.
+        UserError: nothing of the kind is there, it is damaged, or it is Distral's, whose policies are recurrent.
     """
     folder = Path(path)
     if (folder / CONFIG).is_file():
@@ -152,6 +181,11 @@ def open_source(path: str | Path) -> Source:
         meanings = _meanings(teacher.net, teacher.task)
         suite, trained = Suite((teacher.task,)), [teacher.task.action_meanings]
         return Source(folder, suite, [network], [weights], [meanings], trained, teacher.kind == "q", (1.0,), {})
+    if (folder / RECURRENT).is_file():
+        raise UserError(
+            f"{folder} holds Distral's policies, which are recurrent: a Q-learner has no use for them; name a student "
+            "or a teacher"
+        )
     if (folder / "run.json").is_file():
         raise UserError(f"{folder} has no student yet: its run was killed or goes on; continue it with --resume")
     raise UserError(f"no policy at {folder}: expected a run, or a teacher's folder such as zoo/pong")
@@ -159,11 +193,11 @@ def open_source(path: str | Path) -> Source:
 
 def _of_student(folder: Path) -> Source:
     student = load_student(folder)
-    config, recipe = json.loads((folder / CONFIG).read_text()), _mapping(folder / "recipe.yaml")
+    config, recipe = json.loads((folder / CONFIG).read_text()), mapping(folder / "recipe.yaml")
     rows = range(len(student.suite))
     weights = [weights_of(student, g) for g in rows]
-    loss, temperature = _objective(recipe)
-    kinds = _teacher_kinds(folder)
+    loss, temperature = objective(recipe)
+    kinds = teacher_kinds(folder)
     return Source(
         folder,
         student.suite,
@@ -175,25 +209,6 @@ def _of_student(folder: Path) -> Source:
         tuple(temperature if kinds.get(t.name, "q") == "q" else 1.0 for t in student.suite.tasks),
         recipe,
     )
-
-
-def _objective(recipe: dict[str, Any]) -> tuple[str | None, float]:
-    """The loss of a distillation, or of a student that followed a learner, and what its logits are multiplied by."""
-    group = next((g for g in (recipe.get("objective"), recipe.get("shadow")) if isinstance(g, dict)), {})
-    loss, temperature = group.get("loss"), group.get("temperature")
-    return loss, float(temperature) if loss in SOFTENED and isinstance(temperature, int | float) else 1.0
-
-
-def _teacher_kinds(folder: Path) -> dict[str, str]:
-    """What each task's teacher gave, ``q`` or ``logits``, as far as ``run.json`` says."""
-    tasks = _mapping(folder / "run.json").get("tasks")
-    kinds = {}
-    for entry in tasks if isinstance(tasks, list) else []:
-        if isinstance(entry, dict):
-            card = entry.get("teacher_card")
-            kind = entry.get("teacher_kind") or (card.get("kind") if isinstance(card, dict) else None)
-            kinds[str(entry.get("name"))] = str(kind or "q")
-    return kinds
 
 
 def guide(path: str | Path, task: Task) -> tuple[nn.Module, bool]:
@@ -215,18 +230,10 @@ def _meanings(net: nn.Module, task: Task) -> tuple[str, ...]:
     return output_meanings(net.student, 0) if isinstance(net, BodyNetwork) else task.action_meanings
 
 
-def _seen(task: Task) -> tuple[tuple[int, ...], str]:
-    return task.obs_shape, task.obs_dtype
+def _seen(task: Task) -> tuple[tuple[int, ...], str, str]:
+    return task.obs_shape, task.obs_dtype, task.obs_profile
 
 
 def _words(task: Task) -> str:
-    return f"{task.obs_dtype} {task.obs_shape}"
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """What a YAML or JSON file holds; empty where it is missing, damaged or something else."""
-    try:
-        content = (json.loads if path.suffix == ".json" else yaml.safe_load)(path.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    pixels = f" with {task.obs_profile} pixels" if task.kind == "atari" else ""
+    return f"{task.obs_dtype} {task.obs_shape}{pixels}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -93,6 +95,30 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
         UserError: the disk is full or not writable.
     """
     write_json({"format": FORMAT, **card}, folder / CARD)
+
+
+def require_teachers(folders: Iterable[str | Path]) -> None:
+    """Before any is loaded: no Atari game's folder is missing. Other folders are left to :func:`load_teacher`.
+
+    Raises:
+        UserError: naming all that are missing, and the command that trains them.
+    """
+    missing = [path for path in dict.fromkeys(map(Path, folders)) if not path.exists() and _is_game(path.name)]
+    if missing:
+        parent = missing[0].parent
+        games = [path.name for path in missing if path.parent == parent]
+        out = [] if parent == Path("zoo") else ["--out", str(parent)]
+        raise UserError(
+            f"no teacher at {', '.join(map(str, missing))}: start where the folder {parent} is, or train them with "
+            f"`{shlex.join(['polydistill', 'teach', '--tasks', *games, *out])}`"
+        )
+
+
+def _is_game(name: str) -> bool:
+    try:
+        return resolve_task(name).kind == "atari"
+    except UserError:
+        return False
 
 
 def load_teacher(folder: str | Path) -> Teacher:

@@ -85,6 +85,11 @@ def _save(
     return final
 
 
+def held(folder: Path) -> bool:
+    """Whether there is a checkpoint, sound or damaged."""
+    return bool(_complete(folder))
+
+
 def latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose every file is as it was written; None if there is none at all.
 

@@ -23,6 +23,8 @@ from polydistill.replay.sizing import machine_memory
 
 LOCK = ".lock"
 
+ALONE = "emulator_steps_per_s"  # in a teacher's run.json: control steps per second of its game when nobody learns
+
 #: A folder is ours if one of these JSON files is in it and has these keys: ``--overwrite`` removes nothing else.
 OURS = {"run.json": ("command", "versions"), "card.json": ("format", "task")}
 
@@ -162,8 +164,12 @@ def _is_file_of(path: Path, file: TextIO) -> bool:
         return False
 
 
-def provenance(command: str | None = None) -> dict[str, Any]:
-    """Where numbers come from: command, commit, versions, machine."""
+def provenance(command: str | None = None, device: str | None = None) -> dict[str, Any]:
+    """Where numbers come from: command, commit, versions, machine.
+
+    Args:
+        device: What the networks run on; None: a GPU if there is one.
+    """
     return {
         "command": command or shlex.join(["python", *sys.argv]),
         **commit(),
@@ -174,7 +180,7 @@ def provenance(command: str | None = None) -> dict[str, Any]:
             if _installed(name)
         }
         | {"python": platform.python_version()},
-        "machine": machine(),
+        "machine": machine(device),
     }
 
 
@@ -193,20 +199,20 @@ def commit() -> dict[str, Any]:
         return {"commit": "unknown", "dirty": False}
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores this process may use, RAM, and the GPU if there is one."""
+def machine(device: str | None = None) -> dict[str, Any]:
+    """Processor, cores this process may use, RAM, and the GPU if there is one and ``device`` is not another."""
     cpu = platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     except OSError:
         pass
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    gpu = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
         "ram_gb": round(machine_memory()[0] / 1e9, 1),
-        "device": device,
+        "device": torch.cuda.get_device_name(device) if gpu else device or "cpu",
     }
 
 

@@ -37,7 +37,8 @@ class Teach:
     set: Set = ()
     """Any setting of the recipe, for example settings.num_envs=16."""
     start_from: File = None
-    """A teacher of the same game whose weights training starts from."""
+    """A teacher of the same game whose weights training starts from; --steps are those after it. There is no random
+    play at first, unless settings.epsilon_start asks for it, and the card counts what that teacher took too."""
     shadow_student: Annotated[str | None, flag("net1|net2|net3|NETWORK")] = None
     """A small student that follows the best network so far; it goes to OUT/student. Its settings: --set shadow.KEY."""
     kickstart: File = None
@@ -47,7 +48,7 @@ class Teach:
     kickstart_steps: Int = None
     """Control steps after which there is none of it. Other settings of it: --set kickstart.KEY."""
     resume: Switch = False
-    """Continue from the newest checkpoint in --out."""
+    """Continue from the newest checkpoint in --out; where it holds a finished teacher without one, from its weights."""
     overwrite: Switch = False
     """Replace the teacher in --out."""
 
@@ -90,7 +91,8 @@ class Teach:
 
     def _many(self) -> int:
         from polydistill.teaching import recipe_for
-        from polydistill.teaching_many import Game, games_of, teach_many
+        from polydistill.teaching_many import games_of, teach_many
+        from polydistill.training.games import Game
 
         helped = kickstart(self.kickstart, self.kickstart_weight, self.kickstart_steps)
         if self.start_from or self.resume or self.threads or helped:
@@ -98,7 +100,13 @@ class Teach:
         overrides = self._overrides()
         parent = self.out or Path("zoo")
         games = [
-            Game(t, parent / t, recipe_for(self.recipe, t, overrides).total_steps, self.recipe)
+            Game(
+                t,
+                parent / t,
+                recipe_for(self.recipe, t, overrides).total_steps,
+                self.recipe,
+                "total_steps" in overrides,
+            )
             for t in games_of(self.tasks)
         ]
 
