@@ -20,16 +20,17 @@ from polydistill import api, distral_training, multitask, transferring
 from polydistill.commands import _text
 from polydistill.errors import UserError
 from polydistill.evaluation.curves import CurvePoint
+from polydistill.evaluation.paper_numbers import PaperNumber
 from polydistill.evaluation.rows import read_csv
-from polydistill.evaluation.tables import PaperNumber, Result
+from polydistill.evaluation.tables import Result
 from polydistill.experimenting import run_experiment
-from polydistill.experiments import Choice, load_experiment, plan_runs
+from polydistill.experiments import Choice, counts_steps, load_experiment, plan_runs, transfers_of
 from polydistill.recipe import parse_assignment, shipped
 from polydistill.reporting import page
 from polydistill.reporting.experiment import _line, curves, finals
 from polydistill.training.callbacks import Callback
 from tests.command_line import children_here, refused, typed
-from tests.distilling import NAMES, small, write_teacher
+from tests.distilling import NAMES, as_if_taught, small, write_teacher
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -101,6 +102,15 @@ def test_every_run_is_made_once_and_kept(
     assert typed(monkeypatch, "experiment", "losses.yaml", "--seeds", "1") == 0
     assert calls == []
     assert {p: p.read_bytes() for p in results.iterdir()} == before
+    write(place, {**EXPERIMENT, "reach": [50, 90]})  # what is told of finished runs may change without training
+    assert typed(monkeypatch, "experiment", "losses.yaml", "--seeds", "1") == 0
+    assert calls == []
+    text = (results / "README.md").read_text()
+    tables = ("updates to 50 % of teacher", "updates to 90 % of teacher", "mean % of teacher over training")
+    assert all(f"| {title} | mse | kl |" in text for title in tables)
+    assert {p.name: p.read_bytes() for p in results.iterdir() if p.name != "README.md"} == {
+        p.name: content for p, content in before.items() if p.name != "README.md"
+    }
 
 
 def test_the_noted_command_makes_the_run_again(
@@ -255,6 +265,22 @@ def test_finished_runs_go_on_to_more_updates(
             [],
             "paper.percent.catch: no variant 'lk'; known: mse, kl",
         ),
+        (
+            {"paper": {"source": "x", "percent": {}, "best": {"catch": {"kk": 1}}}},
+            [],
+            "paper.best.catch: no variant 'kk'; known: mse, kl",
+        ),
+        ({"variants": {"a": {"student.kind": "mimi"}}, "paper": None}, [], "variants.a: unknown student 'mimi': did"),
+        (
+            {"variants": {"a": {"student.options": {"hiden": 8}}}, "overrides": {}, "paper": None},
+            [],
+            "variants.a: student 'mimic' has no setting 'hiden': did you mean 'hidden'?",
+        ),
+        (
+            {"variants": {"a": {"kind": "multitask", "recipe": "small", "student.kind": "task_torsos"}}, "paper": None},
+            [],
+            "variants.a: task_torsos has layers that do not learn: use controllers, mimic or task_heads",
+        ),
         ({"recipe": "nope"}, [], "unknown recipe 'nope'"),
         ({"teachers": [["zoo/catc"]]}, [], "no teacher at zoo/catc"),
         ({"teachers": [["zoo/catch"], ["zoo/catch", "zoo/catch-wind"]]}, [], "catch is named twice"),
@@ -287,6 +313,7 @@ def test_an_unknown_experiment_names_the_known() -> None:
 @pytest.mark.parametrize("name", sorted(shipped("experiments")))
 def test_the_commands_of_shipped_experiments_say_what_was_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    as_if_taught(monkeypatch)
     seen: list[Any] = []
 
     def caught(recipe: Any, out: Path, **_: Any) -> api.Result:
@@ -318,12 +345,63 @@ def test_the_commands_of_shipped_experiments_say_what_was_planned(name: str, mon
         ("rusu-compression", "pong", {"net1": 100.6, "net2": 103.7, "net3": 96.9}),
         ("rusu-multi", "freeway", {"multi-dqn": 90.3, "nll": 102.7, "kl": 102.0}),  # Table B2
         ("rusu-multi", "pong", {"multi-dqn": 74.1, "nll": 91.4, "kl": 104.4}),
+        ("parisotto-multitask", "breakout", {"AMN-policy": 127.0}),  # Parisotto et al. 2016, Table 1, mean row
+        ("parisotto-multitask", "pong", {"AMN-policy": 78.01}),
     ],
 )
 def test_the_papers_numbers(name: str, task: str, percents: dict[str, float]) -> None:
     paper = load_experiment(name)[1].paper
     assert paper is not None
     assert paper.percent[task] == percents
+
+
+def test_actor_mimics_best() -> None:
+    """Parisotto et al. 2016, Table 1, last row; Freeway is not among its games."""
+    paper = load_experiment("parisotto-multitask")[1].paper
+    assert paper is not None
+    assert paper.best == {"breakout": {"AMN-policy": 97.98}, "pong": {"AMN-policy": 93.25}}
+    assert paper.percent.keys() == paper.best.keys()
+
+
+def test_actor_mimics_transfer() -> None:
+    """Parisotto et al. 2016, Table 2, Breakout, after 1 to 10 million control steps."""
+    told = load_experiment("parisotto-transfer")[1].paper_curves
+    assert told is not None
+    assert told.millions == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+    assert told.scores == {
+        "random": (1.182, 5.278, 29.13, 102.3, 202.8, 212.8, 252.9, 211.8, 243.5, 258.7),
+        "AMN-policy": (18.35, 102.1, 216.0, 271.1, 308.6, 286.3, 284.6, 318.8, 281.6, 311.3),
+        "AMN-feature": (16.23, 119.0, 153.7, 191.8, 172.6, 233.9, 248.5, 178.8, 235.6, 225.5),
+    }
+
+
+def test_actor_mimic_and_its_baselines_are_evaluated_and_updated_alike() -> None:
+    """20 evaluations, so that the last tenth is two; as many updates of DQN as its control steps allow."""
+    runs = plan_runs(load_experiment("parisotto-multitask")[1], Path("runs"), Choice(seeds=(1,)))
+    assert len(runs) == 4
+    for run in runs:
+        own = run.settings.model_dump()
+        if run.variant.startswith("AMN"):
+            schedule = own["schedule"]
+            updates = schedule["total_updates"]
+            steps = schedule["warmup"] + updates * schedule["collect"] // schedule["updates"]
+        else:
+            assert own["switch"] == "lockstep"
+            steps = own["total_steps"]
+            updates = (steps - own["dqn"]["learning_starts"]) // own["dqn"]["update_period"]
+        assert steps == 122_000
+        assert 29_000 < updates <= 30_000
+        assert -(-updates // own["evaluation"]["every"]) == 20
+
+
+def test_a_transfer_meets_the_papers_first_number() -> None:
+    _, experiment = load_experiment("parisotto-transfer")
+    runs = {run.variant: run for run in plan_runs(experiment, Path("runs"), Choice(seeds=(1,)))}
+    assert {runs[v].settings.model_dump()["total_steps"] for v in transfers_of(experiment)} == {1_000_000}
+    heads = {v: runs[v].settings.model_dump()["hand_over"]["head"] for v in ("AMN-policy", "AMN-policy-reinit")}
+    assert heads == {"AMN-policy": "keep18", "AMN-policy-reinit": "reinit"}
+    one, other = (runs[v].settings.model_dump() for v in heads)
+    assert {key for key in one if one[key] != other[key]} == {"hand_over"}
 
 
 BASELINE: dict[str, Any] = {
@@ -407,6 +485,22 @@ def test_a_curve_is_the_mean_over_tasks_at_common_updates() -> None:
     assert picture is not None
     assert 'aria-label="At the last update: kl 52 %, mse 11 %"' in picture
     assert curves([]) is None
+
+
+def test_variants_with_other_updates_stand_over_control_steps() -> None:
+    def at(variant: str, updates: int, steps: int, percent: float) -> CurvePoint:
+        return CurvePoint(variant, "a", 1, updates, steps, percent, 0.0, 1.0, 100.0, percent)
+
+    points = [at("kl", 10, 400, 50.0), at("kl", 20, 800, 90.0), at("dqn", 100, 400, 10.0), at("dqn", 200, 800, 30.0)]
+    line = _line(points[2:], by_steps=True)
+    assert line is not None
+    assert line[0].tolist() == [400, 800]
+    over = {by_steps: curves(points, by_steps) or "" for by_steps in (False, True)}
+    assert 'aria-label="At the last control step: kl 90 %, dqn 30 %"' in over[True]
+    assert (">updates<" in over[False], ">control steps of a run<" in over[False]) == (True, False)
+    assert (">updates<" in over[True], ">control steps of a run<" in over[True]) == (False, True)
+    kinds = {name: counts_steps(load_experiment(name)[1]) for name in ("rusu-losses", "rusu-multi", "yin-pan-sampling")}
+    assert kinds == {"rusu-losses": False, "rusu-multi": True, "yin-pan-sampling": False}
 
 
 def test_the_last_picture_tells_every_variant() -> None:

@@ -192,7 +192,8 @@ def test_the_verb_and_kickstarting(place: Path, monkeypatch: pytest.MonkeyPatch)
     assert typed(monkeypatch, *arguments, "--set", *flags) == 0
     saved = yaml.safe_load(Path("out/recipe.yaml").read_text())
     assert saved["kickstart"] == {
-        "teacher": "zoo/catch", "weight": 2.0, "steps": 300, "temperature": 0.01, "learner_temperature": 0.01
+        "teacher": "zoo/catch", "weight": 2.0, "steps": 300, "temperature": 0.01, "learner_temperature": 0.01,
+        "rl_start": 1.0,
     }  # fmt: skip
     assert saved["hand_over"]["head"] == "reinit"
     taught = ["teach", "--task", "catch", "--steps", "640", "--out", "taught", *kick, "--set", *flags]
@@ -221,6 +222,8 @@ def test_the_verb_and_kickstarting(place: Path, monkeypatch: pytest.MonkeyPatch)
         ("unknown key 'hand_over.warmup'", ["amn", "--task", "catch", "--set", "hand_over.warmup=3"]),
         ("has no output for NOOP", ["amn", "--task", "catch", "--kickstart", "zoo/catch-wind"]),
         ("kickstart: 'teacher' is missing", ["amn", "--task", "catch", "--kickstart-steps", "3"]),
+        ("recurrent holds Distral's policies, which are recurrent", ["recurrent", "--task", "catch"]),
+        ("recurrent holds Distral's policies", ["amn", "--task", "catch", "--kickstart", "recurrent"]),
     ],
 )
 def test_refused_in_one_line(
@@ -228,7 +231,58 @@ def test_refused_in_one_line(
 ) -> None:
     (place / "cut").mkdir()
     (place / "cut" / "run.json").write_text('{"command": "", "versions": {}}')
+    (place / "recurrent").mkdir()
+    (place / "recurrent" / "policies.json").write_text("{}")
     assert typed(monkeypatch, "transfer", *arguments, "--out", "out") == 2
+    said = capsys.readouterr().err
+    assert match in said
+    assert said.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def atari_student(folder: Path, **profiles: str) -> None:
+    tasks = [resolve_task(name, profile=profile) for name, profile in profiles.items()]
+    folder.mkdir()
+    save_student(folder, nets.make("mimic", Suite(tuple(tasks)), channels=[4, 4, 4], hidden=8, norm=True), "mimic")
+
+
+def test_pixels_are_the_sources(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless they are named, and whatever the recipe says, which is about random weights alone."""
+    atari_student(place / "nature", pong="nature")
+    atari_student(place / "both", pong="ale", freeway="nature")
+
+    def profile(*name: str, **changes: Any) -> str:
+        made = transfer_recipe(*name, changes)
+        return transferring._target(made, open_source(made.source) if made.source else None)[0].obs_profile
+
+    assert profile("fast", "breakout", source="nature") == "nature"
+    assert profile("fast", "breakout", source="nature", init="random") == "nature"
+    assert profile("fast", "breakout", source="nature", profile="nature") == "nature"
+    assert profile("nature", "pong", source="both") == "ale"
+    assert profile("fast", "breakout", source="both", profile="nature") == "nature"
+    assert profile("fast", "breakout", source="both", **{"hand_over.like": "freeway"}) == "nature"
+    assert [profile(name, "breakout") for name in ("fast", "nature")] == ["ale", "nature"]
+    assert profile("fast", "breakout", profile="nature") == "nature"
+
+
+@pytest.mark.parametrize(
+    ("match", "arguments"),
+    [
+        ("profile nature: ale has seen other pixels (pong ale)", ["transfer", "ale", "--set", "profile=nature"]),
+        ("ale has seen other pixels", ["transfer", "ale", "--init", "random", "--set", "profile=nature"]),
+        ("both has seen two kinds of pixels (pong ale, freeway nature): choose", ["transfer", "both"]),
+        ("observations differ: ale expects uint8 (4, 84, 84) with ale", ["teach", "--recipe", "nature"]),
+        ("with ale pixels, found uint8 (4, 84, 84) with nature pixels in break", ["transfer", "nature"]),
+    ],
+)
+def test_other_pixels_are_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], match: str, arguments: list[str]
+) -> None:
+    for name, profiles in (("ale", {"pong": "ale"}), ("nature", {"pong": "nature"})):
+        atari_student(place / name, **profiles)
+    atari_student(place / "both", pong="ale", freeway="nature")
+    help_ = ["--kickstart", "ale"]
+    assert typed(monkeypatch, *arguments, "--task", "breakout", "--out", "out", *help_) == 2
     said = capsys.readouterr().err
     assert match in said
     assert said.count("\n") == 1
@@ -274,6 +328,9 @@ def test_an_experiment_makes_its_sources_first(place: Path, monkeypatch: pytest.
     assert "| random | 1.2 |" in text
     assert "(transfer.svg)" in text
     assert (results / "transfer.svg").is_file()
+    assert not (results / "curves.svg").exists()  # sources and targets are other tasks
+    assert "curves.svg" not in text
+    assert "one bar per task and variant; of a transfer, the network with its best evaluation](percent.svg)" in text
     _, experiment = load_experiment("move.yaml")
     planned = plan_runs(experiment, Path("runs/move"))
     assert {run.state() for run in planned} == {"finished"}
@@ -285,6 +342,31 @@ def test_an_experiment_makes_its_sources_first(place: Path, monkeypatch: pytest.
     [
         ({"left_out": None}, "variants.b: a transfer needs left_out and one group of teachers"),
         ({"variants": {"a": {}, "b": {"kind": "transfer", "source": "c"}}}, "variants.b.source: no variant 'c'"),
+        (
+            {"variants": {"a": {}, "b": {"kind": "transfer", "recipe": "fast", "source": "a", "init": "amn-feature"}}},
+            "variants.b: --init amn-feature: a is distilled without feature regression; use --init amn-policy",
+        ),
+        (
+            {"overrides": {"objective.features": {"beta": 0.1}}},
+            "variants.b: --init amn-policy: a is distilled with feature regression; use --init amn-feature",
+        ),
+        (
+            {
+                "variants": {
+                    "a": {"kind": "multitask", "recipe": "small"},
+                    "b": {"kind": "transfer", "recipe": "fast", "source": "a", "init": "amn-policy"},
+                }
+            },
+            "variants.b: --init amn-policy: a is no distillation; use --init source",
+        ),
+        (
+            {"paper_curves": {"source": "x", "millions": [1], "scores": {"bb": [1.0]}}},
+            "paper_curves.scores: no variant 'bb'; did you mean 'b'?",
+        ),
+        (
+            {"paper_curves": {"source": "x", "millions": [1, 2], "scores": {"b": [1.0]}}},
+            "scores.b: 1 numbers for 2 of millions",
+        ),
         ({"left_out": "zoo/catch-wind"}, "catch-wind is named twice"),
         ({"left_out": "zoo/nothing"}, "no teacher at zoo/nothing"),
     ],
@@ -302,4 +384,6 @@ def test_mistakes_in_an_experiment(
     }  # fmt: skip
     Path("x.yaml").write_text(yaml.safe_dump({**content, **changes}))
     assert typed(monkeypatch, "experiment", "x.yaml", "--dry-run") == 2
-    assert match in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert match in said
+    assert said.count("\n") == 1

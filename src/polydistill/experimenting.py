@@ -17,12 +17,12 @@ from polydistill.evaluation.best import BEST
 from polydistill.evaluation.distral_tables import ORDER, TASKS
 from polydistill.evaluation.experiment import add_run, sort_experiment, update_readme, write_paper
 from polydistill.evaluation.negative_transfer import NEGATIVE_TRANSFER
-from polydistill.evaluation.tables import PaperNumber
+from polydistill.evaluation.paper_numbers import PAPER, PAPER_BEST, PaperNumber
 from polydistill.evaluation.transfer_measures import TRANSFER, About
-from polydistill.experiments import Experiment, grid_of, left_out_of, tasks_of, transfers_of
+from polydistill.experiments import Experiment, counts_steps, grid_of, left_out_of, tasks_of, transfers_of
 from polydistill.processes import Children
 from polydistill.reporting import distral_experiment
-from polydistill.reporting.experiment import PICTURES, draw
+from polydistill.reporting.experiment import KEPT, PERCENT_SVG, PICTURES, draw
 from polydistill.reporting.transfer import PICTURE, SHOWS, write_transfer
 
 LOCK = ".recording"  # in the folder of the runs: two shells record one after the other
@@ -75,25 +75,34 @@ def record(experiment: Experiment, run: PlannedRun, out: Path) -> None:
     if experiment.tasks:
         _record_agent(experiment, run, out)
         return
-    numbers = []
-    if paper := experiment.paper:
-        rows = paper.percent.items()
-        numbers = [PaperNumber(task, v, percent, paper.source) for task, row in rows for v, percent in row.items()]
     tasks = [name for names in tasks_of(experiment).values() for name in names]
     tasks += left_out_of(experiment)
     with (run.folder.parent / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        write_paper(out, numbers)
+        for name, numbers in _papers(experiment).items():
+            write_paper(out, numbers, name)
         add_run(run.folder, out, run.variant, experiment.about)
         sort_experiment(out, list(experiment.variants), tasks)
-        pictures = {path.name: PICTURES[path.name] for path in draw(out)}
-        parts = [BEST] if experiment.best else []
-        parts += [NEGATIVE_TRANSFER] if experiment.negative_transfer else []
         if about := _transfer(experiment):
             about.write(out)
+        shows = {**PICTURES, PERCENT_SVG: KEPT} if about else PICTURES
+        pictures = {path.name: shows[path.name] for path in draw(out, counts_steps(experiment))}
+        parts = [BEST] if experiment.best else []
+        parts += [NEGATIVE_TRANSFER] if experiment.negative_transfer else []
+        if about:
             parts.append(TRANSFER)
             pictures |= {PICTURE: SHOWS} if write_transfer(out) else {}
         update_readme(out, pictures=pictures, reach=experiment.reach, parts=parts)
+
+
+def _papers(experiment: Experiment) -> dict[str, list[PaperNumber]]:
+    """File -> the paper's numbers in it."""
+    if (paper := experiment.paper) is None:
+        return {PAPER: [], PAPER_BEST: []}
+    return {
+        name: [PaperNumber(task, v, x, paper.source) for task, row in rows.items() for v, x in row.items()]
+        for name, rows in ((PAPER, paper.percent), (PAPER_BEST, paper.best))
+    }
 
 
 def _record_agent(experiment: Experiment, run: PlannedRun, out: Path) -> None:

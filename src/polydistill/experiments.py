@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +18,7 @@ from polydistill.evaluation.claims import Paper, PaperCurves, PaperOrder
 from polydistill.plugins import nearest
 from polydistill.recipe import read
 from polydistill.settings import Settings
-from polydistill.teachers.zoo import read_card
+from polydistill.teachers.zoo import read_card, require_teachers
 
 FOLDER = "experiments"  # of the shipped ones, under recipes/
 
@@ -36,7 +37,8 @@ class Experiment(Settings):
         grid: With tasks. Dotted setting -> values; every combination is one more run per variant and seed.
         left_out: A teacher of the task that variants of kind ``transfer`` learn, and no other run sees. They start from
             the run of the variant ``source``, of the same seed; the teacher is for comparison alone.
-        reach: Per cents of teacher; the results say after how many updates each variant came so far.
+        reach: Per cents of teacher; the results say after how many updates each variant came so far, and how good
+            it was on average over training.
         best: The results also say how good each variant was at the end and at its best evaluation.
         negative_transfer: The results also say which games each variant plays surely worse than the teacher.
         paper: The numbers to stand beside ours.
@@ -109,15 +111,9 @@ def load_experiment(name: str) -> tuple[str, Experiment]:
     """
     content, where = read(name, FOLDER)
     found = Experiment.parse(content, where)
-    for task, percents in (found.paper.percent if found.paper else {}).items():
-        for variant in percents:
-            if variant not in found.variants:
-                known = nearest(variant, found.variants)
-                raise UserError(f"{where}: paper.percent.{task}: no variant {variant!r}; {known}")
-    for order in found.paper_order.pairs() if found.paper_order else ():
-        for variant in (order.above, order.below):
-            if variant not in found.variants:
-                raise UserError(f"{where}: paper_order: no variant {variant!r}; {nearest(variant, found.variants)}")
+    for place, variant in _named(found):
+        if variant not in found.variants:
+            raise UserError(f"{where}: {place}: no variant {variant!r}; {nearest(variant, found.variants)}")
     for variant, settings in found.variants.items():
         kind = str(settings.get("kind", "distill"))
         if kind not in KINDS:
@@ -125,6 +121,16 @@ def load_experiment(name: str) -> tuple[str, Experiment]:
         if kind == "transfer":
             _check_transfer(found, variant, where)
     return Path(name).stem, found
+
+
+def _named(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Every variant that the paper's part of an experiment names, and where."""
+    paper, curves, order = experiment.paper, experiment.paper_curves, experiment.paper_order
+    for key, rows in (("percent", paper.percent), ("best", paper.best)) if paper else ():
+        yield from ((f"paper.{key}.{task}", variant) for task, row in rows.items() for variant in row)
+    yield from (("paper_curves.scores", variant) for variant in (curves.scores if curves else ()))
+    for pair in order.pairs() if order else ():
+        yield from (("paper_order", variant) for variant in (pair.above, pair.below))
 
 
 def _check_transfer(experiment: Experiment, variant: str, where: str) -> None:
@@ -142,6 +148,11 @@ def transfers_of(experiment: Experiment) -> tuple[str, ...]:
     return tuple(v for v, own in experiment.variants.items() if own.get("kind") == "transfer")
 
 
+def counts_steps(experiment: Experiment) -> bool:
+    """Whether a variant is budgeted by control steps, so that updates do not compare."""
+    return any(KINDS[own.get("kind", "distill")].steps is not None for own in experiment.variants.values())
+
+
 def left_out_of(experiment: Experiment) -> tuple[str, ...]:
     """The task that is left out, if there is one. Raises UserError if its teacher is not there."""
     return () if experiment.left_out is None else (str(read_card(Path(experiment.left_out))["task"]["name"]),)
@@ -155,6 +166,7 @@ def tasks_of(experiment: Experiment) -> dict[tuple[str, ...], tuple[str, ...]]:
     """
     if experiment.tasks:
         return {(): tuple(resolve_task(name, continuous=True).name for name in expand(experiment.tasks))}
+    require_teachers(t for group in experiment.teachers for t in group)
     return {group: tuple(str(read_card(Path(t))["task"]["name"]) for t in group) for group in experiment.teachers}
 
 
@@ -222,15 +234,52 @@ def _planned(
             own[key] = amount
     if kind is KINDS["transfer"]:
         maker, target = own.pop("source", None), left_out_of(experiment)[0]
-        source = folder / _name(maker, tasks, seed) if maker is not None else None
+        source = None
+        if maker is not None:
+            made = _planned(experiment, maker, teachers, tasks, seed, folder, choice, point)
+            source = made.folder
+            _check_init(variant, own.get("init"), maker, made)
         out = folder / _name(variant, (target,), seed)
         return plan_transfer(recipe, own, source, str(experiment.left_out), target, seed, out, variant)
     if kind is KINDS["distral"]:
         out = folder / "-".join([variant, *point.split(), f"s{seed}"])  # without the tasks: all runs have the same
         own |= grid_of(experiment)[point]
         return replace(plan_run(kind, "", own, (), tasks, seed, out, variant), point=point)
-    out = folder / _name(variant, tasks, seed)
-    return plan_run(kind, recipe, own, teachers, tasks, seed, out, variant)
+    run = plan_run(kind, recipe, own, teachers, tasks, seed, folder / _name(variant, tasks, seed), variant)
+    _check_student(run)
+    return run
+
+
+def _check_init(variant: str, init: str | None, maker: str, made: PlannedRun) -> None:
+    """Raises UserError if the source's run will be another than the name of the initialisation says."""
+    from polydistill.transferring import require_label
+
+    with _at(variant):
+        require_label(init, maker, made.settings.model_dump(mode="json"))
+
+
+def _check_student(run: PlannedRun) -> None:
+    """Raises UserError if there is no such student, or if it is one that multi-task DQN could not train."""
+    from polydistill import nets
+    from polydistill.nets.sizes import resolve_student
+
+    student = run.settings.model_dump()["student"]
+    with _at(run.variant):
+        kind, options = resolve_student(student["kind"], student["options"])
+        known = nets.settings(kind)
+        if wrong := next((key for key in options if key not in known), None):
+            raise UserError(f"student {kind!r} has no setting {wrong!r}: {nearest(wrong, known)}")
+        if run.arguments[0] == "multitask" and kind == "task_torsos" and not options.get("train_convs"):
+            raise UserError("task_torsos has layers that do not learn: use controllers, mimic or task_heads")
+
+
+@contextmanager
+def _at(variant: str) -> Iterator[None]:
+    """Say in which variant a mistake is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"variants.{variant}: {error}") from None
 
 
 def _name(variant: str, tasks: Sequence[str], seed: int) -> str:

@@ -77,7 +77,7 @@ class TransferRecipe(Settings):
         network: Of a run without a source; None: the source's.
         settings: The learner's (:class:`~polydistill.algorithms.dqn.DQNSettings` or ``PQNSettings``).
         total_steps: Control steps.
-        profile: How pixels of an Atari game are made; a source that has seen others decides.
+        profile: How pixels of an Atari game are made; None: as the source saw them.
         kickstart: See :class:`~polydistill.algorithms.kickstart.KickstartSettings`.
         threads: Emulator threads; 0: one per core.
     """
@@ -94,7 +94,7 @@ class TransferRecipe(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
     evaluation: TeachEvaluation = TeachEvaluation()
     sticky: float = Field(0.0, ge=0, lt=1)
-    profile: Literal["ale", "nature"] = "ale"
+    profile: Literal["ale", "nature"] | None = None
     kickstart: dict[str, Any] | None = None
     seed: int = Field(1, ge=0, lt=100_000)
     device: str = "auto"
@@ -121,6 +121,8 @@ def transfer_recipe(name: str, task: str, overrides: Mapping[str, Any]) -> Trans
     content, where = read(name, "teach")
     base = dotted(recipe_for(name, task, {}).model_dump(mode="json", exclude={"shadow", "per_task", "kickstart"}))
     known = {k: v for k, v in base.items() if overrides.get("source") is None or not k.startswith("network.")}
+    if overrides.get("source") is not None:
+        known["profile"] = None
     chosen = {**known, **overrides, "recipe": name, "task": task, "init": init}
     if content.get("kickstart") is not None:
         chosen = {**dotted(content["kickstart"], "kickstart."), **chosen}
@@ -162,13 +164,26 @@ def transfer(
     try:
         if resume:
             require_same(folder.path / "recipe.yaml", recipe, RESUMED_WITH)
-        info: dict[str, Any] = {**provenance(command), "finished": None, **about(task, network, net, recipe, against)}
+        info: dict[str, Any] = {
+            **provenance(command, device),
+            "finished": None,
+            **about(task, network, net, recipe, against),
+        }
         if resume:
             info = resumed(info, folder.path / "run.json")
         folder.write_json("run.json", info)
         folder.write_yaml("recipe.yaml", recipe.model_dump(mode="json"))
         teaching = make_teaching(
-            folder, task, teach, trainer, name=recipe.recipe, seed=recipe.seed, info=info, device=device, say=say
+            folder,
+            task,
+            teach,
+            trainer,
+            name=recipe.recipe,
+            seed=recipe.seed,
+            info=info,
+            device=device,
+            threads=recipe.threads,
+            say=say,
         )
         start = {"init": recipe.init, "source": recipe.source, "hand_over": recipe.hand_over.model_dump(mode="json")}
         teaching.card["transfer"] = start
@@ -191,13 +206,13 @@ def _target(recipe: TransferRecipe, source: Source | None) -> tuple[Task, Teache
     """The task with pixels as the source saw them, and the teacher it is compared with.
 
     Raises:
-        UserError: no such task, or the teacher is of another one.
+        UserError: no such task, other pixels than the source saw, or the teacher is of another one.
     """
     against = load_teacher(recipe.against) if recipe.against is not None else None
-    task = resolve_task(recipe.task, profile=recipe.profile)
-    profiles = {t.obs_profile for t in source.suite.tasks if t.kind == "atari"} if source is not None else set()
-    if task.kind == "atari" and len(profiles) == 1:
-        task = resolve_task(recipe.task, profile=profiles.pop())
+    task = resolve_task(recipe.task, profile=recipe.profile or "ale")
+    if task.kind == "atari" and source is not None:
+        profile = source.profile_for(task, recipe.hand_over.like, recipe.profile)
+        task = resolve_task(recipe.task, profile=profile)
     if against is not None and against.task != task:
         other = against.task.name if against.task.name != task.name else f"{task.name} with other observations"
         raise UserError(f"--against {recipe.against}: a teacher of {other}, not of {task.name}")
@@ -217,7 +232,7 @@ def _network(
             network = source.network[source.row_for(task, hand.like)]
             told = f"random weights in the network of {source.path}"
             return build_network(task, network, training=True), network, None, told
-        _require_label(recipe.init, source)
+        require_label(recipe.init, source.path, source.recipe)
         row = source.row_for(task, hand.like)
         scale = source.temperatures[row] if hand.value_scale is None else hand.value_scale
         made = source.network_for(task, hand.head, scale, hand.like)
@@ -231,18 +246,23 @@ def _network(
     return made.net, made.network, Warmup(made.net, made.layer, hand.warmup_updates), told
 
 
-def _require_label(init: str, source: Source) -> None:
+def require_label(init: str | None, source: object, recipe: Mapping[str, Any]) -> None:
     """Refuse a source that is not what the name of the initialisation says.
+
+    Args:
+        source: What the message calls it.
+        recipe: The settings it was made with.
 
     Raises:
         UserError: saying what the source is.
     """
-    if init == "source":
+    wanted = {"amn-policy": False, "amn-feature": True}.get(init or "")
+    if wanted is None:
         return
-    objective = source.recipe.get("objective")
+    objective = recipe.get("objective")
     if not isinstance(objective, dict):
-        raise UserError(f"--init {init}: {source.path} is no distillation; use --init source")
+        raise UserError(f"--init {init}: {source} is no distillation; use --init source")
     features = objective.get("features") is not None
-    if features != (init == "amn-feature"):
+    if features != wanted:
         was, other = ("with", "amn-feature") if features else ("without", "amn-policy")
-        raise UserError(f"--init {init}: {source.path} was distilled {was} feature regression; use --init {other}")
+        raise UserError(f"--init {init}: {source} is distilled {was} feature regression; use --init {other}")

@@ -68,6 +68,36 @@ def test_the_weight_falls_to_exactly_nothing() -> None:
         KickstartSettings.parse({"teacher": "x", "weight": -1}, "kickstart")
 
 
+def test_the_learners_own_loss_rises_to_exactly_itself() -> None:
+    kick = KickstartSettings(teacher="x", steps=100, rl_start=0.2)
+    assert [kick.rl_at(s) for s in (0, 25, 50, 100, 10**9)] == [0.2, 0.4, pytest.approx(0.6), 1.0, 1.0]
+    assert KickstartSettings(teacher="x", steps=0, rl_start=0.2).rl_at(0) == 1.0
+    plain = KickstartSettings(teacher="x", steps=100)  # as Schmitt et al.: always whole
+    assert {plain.rl_at(s) for s in range(120)} == {1.0}
+    later = Kickstart(kick, Fixed(0.0, 1.0), True, first=50)
+    assert [later.share(s) for s in (0, 50, 75, 150)] == [0.2, 0.2, 0.4, 1.0]
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(UserError, match="rl_start: Input should be"):
+            KickstartSettings.parse({"teacher": "x", "rl_start": wrong}, "kickstart")
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "pqn"])
+def test_without_a_share_the_learners_own_loss_teaches_nothing(algorithm: str) -> None:
+    """A weight of 0 leaves the learner's own loss alone: times 0 nothing moves, times 1 it is no kickstart."""
+
+    def after(rl_start: float, steps: int) -> dict[str, Tensor]:
+        chosen = KickstartSettings(teacher="x", weight=0.0, steps=steps, rl_start=rl_start)
+        return copies(trained(algorithm, Kickstart(chosen, Exact("catch"), True, 64), 200).net)
+
+    first, plain = copies(learner(algorithm).net), copies(trained(algorithm, None, 200).net)
+    still = after(0.0, 10**12)
+    assert all((still[k] - v).abs().max() < 1e-6 for k, v in first.items())  # a share of 1e-10: Adam's eps drowns it
+    assert all(torch.equal(plain[k], v) for k, v in after(1.0, 10**12).items())
+    grown = after(0.0, 100)  # the share is whole from control step 164 on
+    assert not any(torch.equal(first[k], v) for k, v in grown.items())
+    assert not all(torch.equal(plain[k], v) for k, v in grown.items())
+
+
 @pytest.mark.parametrize("values", [True, False])
 def test_the_terms_value_and_gradient(values: bool) -> None:
     """Teacher (.8, .2), learner (.5, .5): tau KL = .01 (.8 ln 1.6 + .2 ln .4), its gradient (-.3, .3) / B."""
@@ -158,3 +188,6 @@ def test_together_adds_up() -> None:
     assert two is not None
     assert float(two) == pytest.approx(2 * float(one))
     assert Together(Warmup(nn.Linear(1, 1), "x", 0)).term(0, q, q) is None
+    half = Kickstart(KickstartSettings(teacher="x", steps=100, rl_start=0.0), Fixed(0.0, 1.0), False)
+    assert Together(half, Warmup(nn.Linear(1, 1), "x", 0), half).share(50) == 0.25
+    assert Together(kick, Warmup(nn.Linear(1, 1), "x", 0)).share(0) == 1.0

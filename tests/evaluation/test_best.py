@@ -10,6 +10,7 @@ import pytest
 from polydistill.errors import UserError
 from polydistill.evaluation.best import best_table, end_and_best
 from polydistill.evaluation.curves import CURVES, CurvePoint
+from polydistill.evaluation.paper_numbers import PAPER, PAPER_BEST, PaperNumber
 from polydistill.evaluation.rows import write_csv
 from polydistill.evaluation.tables import close, fill_tables, opening
 
@@ -39,6 +40,23 @@ def test_the_table_stands_in_a_readme(tmp_path: Path) -> None:
     assert "| end / best, % of teacher | AMN | M\\|DQN |" in text
     assert "| pong | 60.0 / 80.0 | 5.0 / 5.0 |" in text
     assert "| freeway | 7.0 / 7.0 | – |" in text
+
+
+def test_the_papers_column_stands_beside_ours(tmp_path: Path) -> None:
+    made = [p for v in ("AMN", "DQN") for t in ("pong", "qbert", "freeway") for p in points([10.0, 60.0], 1, v, t)]
+    write_csv(tmp_path / CURVES, made, CurvePoint)
+    mean = [PaperNumber("pong", "AMN", 78.01, "Table 1"), PaperNumber("pong", "DQN", 50.0, "Table 1")]
+    write_csv(tmp_path / PAPER, mean, PaperNumber)
+    assert "paper" not in best_table(tmp_path).splitlines()[0]  # no best of theirs: nothing to stand beside ours
+    best = [PaperNumber("pong", "AMN", 93.25, "Table 1"), PaperNumber("qbert", "AMN", 80.0, "Table 1")]
+    write_csv(tmp_path / PAPER_BEST, best, PaperNumber)
+    lines = best_table(tmp_path).splitlines()
+    assert lines[0] == "| end / best, % of teacher | AMN | AMN, paper | DQN |"
+    assert lines[1] == "| --- | ---: | ---: | ---: |"
+    assert lines[2] == "| pong | 60.0 / 60.0 | 78.0 / 93.2 | 60.0 / 60.0 |"
+    assert lines[3] == "| qbert | 60.0 / 60.0 | – / 80.0 | 60.0 / 60.0 |"
+    assert lines[4] == "| freeway | 60.0 / 60.0 | – | 60.0 / 60.0 |"
+    assert lines[-1].endswith("Paper, best in % of its teachers' best: Table 1 ([paper_best.csv](paper_best.csv)).")
 
 
 def test_nothing_to_show_is_one_line(tmp_path: Path) -> None:

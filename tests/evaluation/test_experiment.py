@@ -11,9 +11,10 @@ import pytest
 from polydistill.errors import UserError
 from polydistill.evaluation.curves import CurvePoint
 from polydistill.evaluation.experiment import add_run, command_block, sort_experiment, update_readme, write_paper
+from polydistill.evaluation.paper_numbers import PaperNumber
 from polydistill.evaluation.rows import Row, append_rows, read_csv
 from polydistill.evaluation.scores import summarise, to_json
-from polydistill.evaluation.tables import PaperNumber, Result, fill_tables
+from polydistill.evaluation.tables import Result, fill_tables
 
 RUN: dict[str, Any] = {
     "command": "polydistill distill --teachers zoo/pong zoo/freeway --seed 0",

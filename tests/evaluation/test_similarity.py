@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from polydistill import nets
 from polydistill.envs.catch import catch_task
+from polydistill.envs.suite import resolve_task
 from polydistill.errors import UserError
 from polydistill.evaluation.similarity import (
     UNTRAINED,
@@ -17,7 +19,9 @@ from polydistill.evaluation.similarity import (
     read_out,
     sources_table,
 )  # fmt: skip
+from polydistill.nets.store import save_student
 from polydistill.rng import seeded_init
+from polydistill.tasks import Suite
 from polydistill.teachers.zoo import Network, build_network, save_teacher
 from tests.distilling import rng, write_teacher
 
@@ -86,3 +90,29 @@ def test_a_source_is_asked_in_the_precision_it_plays_in(tmp_path: Path) -> None:
     save_teacher(tmp_path, net, {"task": task.to_dict(), "network": network.model_dump(mode="json")})
     (own, _) = compare_sources(tmp_path, [tmp_path], 200)
     assert own.cka == pytest.approx(1, abs=1e-12)
+
+
+def test_a_run_of_tasks_with_layers_of_their_own_is_a_row_for_each(tmp_path: Path) -> None:
+    """One row where they share all below the last layer: nothing says which of them it owes what."""
+    write_teacher(tmp_path / "catch", "catch")
+    tasks = tuple(catch_task(name) for name in ("catch-wind", "catch-mirror", "catch-wide"))
+    for kind, of in (("mimic", tasks[:2]), ("task_heads", tasks), ("controllers", tasks)):
+        with seeded_init(1, kind):
+            student = nets.make(kind, Suite(of), hidden=8)
+        (tmp_path / kind).mkdir()
+        save_student(tmp_path / kind, student, kind)
+    folders = [tmp_path / kind for kind in ("mimic", "task_heads", "controllers")]
+    rows = compare_sources(tmp_path / "catch", folders, 100)
+    own = [f"{tmp_path / 'task_heads'} ({t})" for t in ("catch-wind", "catch-mirror")]  # catch-wide sees something else
+    shared = [str(tmp_path / "mimic"), str(tmp_path / "controllers")]
+    assert sorted(r.source for r in rows[:-1]) == sorted([*shared, *own])
+    assert len({r.cka for r in rows}) == len(rows)
+
+
+def test_other_pixels_are_refused(tmp_path: Path) -> None:
+    for profile in ("ale", "nature"):
+        task, network = resolve_task("pong", profile=profile), Network(channels=(4, 4, 4), hidden=8)
+        card = {"task": task.to_dict(), "network": network.model_dump(mode="json"), "kind": "q"}
+        save_teacher(tmp_path / profile, build_network(task, network), card)
+    with pytest.raises(UserError, match=r"observations differ: .*ale expects .* with ale pixels, found .* with nature"):
+        compare_sources(tmp_path / "nature", [tmp_path / "ale"], 100)

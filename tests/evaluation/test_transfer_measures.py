@@ -12,6 +12,7 @@ from polydistill.evaluation.rows import write_csv
 from polydistill.evaluation.tables import close, fill_tables, opening
 from polydistill.evaluation.transfer_measures import (
     About,
+    _grid,
     jump_start,
     mean_score,
     score_at,
@@ -84,6 +85,36 @@ def test_the_table(experiment: Path) -> None:
     assert lines[measures + 2] == "| AMN | 1.0 ± 1.4 | 4.0 ± 0.0 | +0.78 | 200 |"
     assert lines[measures + 3] == "| random | – | 2.2 ± 1.1 | – | 200 (1 of 2) |"
     assert lines[-4:] == ["| --- | ---: | ---: |", "| AMN | 18.4 | 102.1 |", "", "A paper."]
+
+
+def test_the_papers_numbers_stand_beside_ours(tmp_path: Path) -> None:
+    """At its control steps, as far as our curves go; between evaluations on a straight line."""
+    steps = [0, 300_000, 700_000, 1_000_400]
+    made = [
+        CurvePoint(v, "catch", 1, i, x, y, NAN, NAN, 10.0, 10 * y)
+        for v, scores in (("AMN", [2, 4, 6, 7.001]), ("new", [0, 1, 5, 5]), ("random", [0, 0, 1, 2]))
+        for i, (x, y) in enumerate(zip(steps, scores, strict=True))
+    ]
+    write_csv(tmp_path / CURVES, made, CurvePoint)
+    told: dict[str, tuple[float, ...]] = {"AMN": (18.35, 102.1), "random": (1.182, 5.278)}
+    About("catch", ("AMN", "new", "random"), "random", "A paper", (1, 2), told).write(tmp_path)
+    lines = transfer_table(tmp_path).splitlines()
+    assert lines[0] == "| catch, control steps | 0 | 300,000 | 700,000 | 1,000,000 | 1,000,000, paper |"
+    assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: |"
+    assert lines[2] == "| AMN | **2.0** | **4.0** | **6.0** | **7.0** | 18.4 |"
+    assert lines[3] == "| new | 0.0 | 1.0 | 5.0 | 5.0 | – |"
+    assert lines[4] == "| random | 0.0 | 0.0 | 1.0 | 2.0 | 1.2 |"
+    assert "bold: the best of ours; between two evaluations on a straight line." in transfer_table(tmp_path)
+    About("catch", ("AMN", "new", "random"), "random", "A paper", (2,), {"AMN": (102.1,)}).write(tmp_path)
+    assert transfer_table(tmp_path).splitlines()[0] == "| catch, control steps | 0 | 300,000 | 700,000 | 1,000,400 |"
+
+
+def test_many_numbers_of_a_paper_leave_the_table_narrow() -> None:
+    steps = [50_000.0 * k for k in range(201)]  # to 10 million
+    fixed = [1e6 * k for k in (1, 3, 5, 7, 8, 10)]
+    assert _grid(steps, fixed) == [0.0, *fixed]
+    assert _grid(steps, [1e6]) == [0.0, 1e6, 2.5e6, 5e6, 7.5e6, 1e7]
+    assert _grid(steps[:21], []) == [0.0, 2e5, 4e5, 6e5, 8e5, 1e6]
 
 
 def test_the_table_stands_in_a_readme(experiment: Path) -> None:

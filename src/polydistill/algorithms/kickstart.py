@@ -1,11 +1,13 @@
 """Help for a value learner that does not begin at nothing: kickstarting, and a last layer that learns first.
 
 Kickstarting (Schmitt et al. 2018, "Kickstarting Deep Reinforcement Learning") adds a distillation term to the learner's
-own loss and lets it decay. Their learner has a policy; ours has values, so the term is about softmax(Q / tau).
+own loss and lets it decay. Their learner has a policy; ours has values, so the term is about softmax(Q / tau). The
+learner's own loss may grow meanwhile, which is not theirs.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -31,6 +33,9 @@ class Assistance(Protocol):
             q: What the learner says of it, ``[B, n_actions]``, with its gradient.
         """
 
+    def share(self, steps: int) -> float:
+        """What the learner's own loss is multiplied by, in [0, 1]; ``steps`` as there."""
+
 
 class KickstartSettings(Settings):
     """A teacher that helps in the beginning.
@@ -44,6 +49,8 @@ class KickstartSettings(Settings):
         temperature: Divides the teacher's Q-values; a teacher with logits has 1.
         learner_temperature: Divides the learner's. Action gaps of a few times this are enough to obey the teacher:
             0.01 is the size of gaps in Atari, so that the term hardly moves what the values are.
+        rl_start: Share of the learner's own loss in the beginning; it rises linearly and is exactly 1 where the weight
+            is 0. 1 throughout is Schmitt et al.'s.
     """
 
     teacher: str
@@ -51,10 +58,15 @@ class KickstartSettings(Settings):
     steps: int = Field(100_000, ge=0)
     temperature: float = Field(0.01, gt=0)
     learner_temperature: float = Field(0.01, gt=0)
+    rl_start: float = Field(1.0, ge=0, le=1)
 
     def at(self, steps: int) -> float:
         """Weight ``steps`` control steps after the first update; exactly 0.0 from ``self.steps`` on."""
         return self.weight * (1 - steps / self.steps) if steps < self.steps else 0.0
+
+    def rl_at(self, steps: int) -> float:
+        """Share of the learner's own loss then; exactly 1.0 from ``self.steps`` on."""
+        return self.rl_start + (1 - self.rl_start) * steps / self.steps if steps < self.steps else 1.0
 
 
 class Kickstart:
@@ -86,6 +98,10 @@ class Kickstart:
         own = self.s.learner_temperature
         return weight * own * distill_kl(told, q / own, self.tau).mean()
 
+    def share(self, steps: int) -> float:
+        """See :class:`Assistance`."""
+        return self.s.rl_at(max(0, steps - self.first))
+
 
 class Warmup:
     """For its first updates only the last layer of a network learns.
@@ -112,6 +128,10 @@ class Warmup:
         """Nothing."""
         return None
 
+    def share(self, steps: int) -> float:
+        """All of it."""
+        return 1.0
+
 
 class Together:
     """Several kinds of help at once."""
@@ -128,3 +148,7 @@ class Together:
         """The sum of what they add."""
         terms = [t for part in self.parts if (t := part.term(steps, obs, q)) is not None]
         return torch.stack(terms).sum() if terms else None
+
+    def share(self, steps: int) -> float:
+        """The product of theirs."""
+        return math.prod(part.share(steps) for part in self.parts)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from polydistill.evaluation.markdown import escape, row
 from polydistill.settings import Settings
@@ -42,10 +42,17 @@ class Claim:
 
 
 class Paper(Settings):
-    """``percent``: task -> variant -> % of teacher; ``source`` names paper, table and what differs in its protocol."""
+    """A paper's numbers.
+
+    Attributes:
+        source: Paper, table and what differs in its protocol.
+        percent: Task -> variant -> % of teacher, of the last evaluations where the paper has several.
+        best: Task -> variant -> best evaluation in % of the teacher's best.
+    """
 
     source: str
     percent: dict[str, dict[str, float]]
+    best: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
 class PaperCurves(Settings):
@@ -60,6 +67,13 @@ class PaperCurves(Settings):
     source: str
     millions: tuple[float, ...]
     scores: dict[str, tuple[float, ...]]
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Self:
+        for variant, scores in self.scores.items():
+            if len(scores) != len(self.millions):
+                raise ValueError(f"scores.{variant}: {len(scores)} numbers for {len(self.millions)} of millions")
+        return self
 
 
 class Saying(Settings):

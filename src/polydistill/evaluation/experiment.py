@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polydistill.errors import UserError
-from polydistill.evaluation.curves import CURVES, REACH, CurvePoint
+from polydistill.evaluation.curves import AREA, CURVES, REACH, CurvePoint
+from polydistill.evaluation.paper_numbers import PAPER, PaperNumber
 from polydistill.evaluation.rows import read_csv, read_rows, write_csv
-from polydistill.evaluation.tables import PAPER, PaperNumber, Result, close, fill_tables, opening
+from polydistill.evaluation.tables import Result, close, fill_tables, opening
 
 SCORES, COMMANDS, README = "scores.csv", "command.txt", "README.md"
 
@@ -92,7 +93,8 @@ def update_readme(
 
     Args:
         words: What a new README begins with.
-        reach: Per cents of teacher; for each a table of the updates it took is added.
+        reach: Per cents of teacher; for each a table of the updates it took is added, and with them one of the mean
+            % of teacher over training.
         pictures: Files in the experiment's folder -> what they show; those the README does not name yet are added.
         parts: Further tables, by what stands behind the # of their markers.
 
@@ -104,7 +106,8 @@ def update_readme(
     text = old or "\n\n".join([f"# {experiment.resolve().name}", *filter(None, [words.strip()])]) + "\n"
     if opening(".") not in text:
         text = f"{text.rstrip()}\n\n{opening('.')}\n{close()}\n\nCommands, commits and machine: `{COMMANDS}`.\n"
-    for part in (*parts, *(f"{REACH}{percent}" for percent in reach)):
+    levels = [f"{REACH}{percent}" for percent in reach]
+    for part in (*parts, *levels, *([AREA] if levels else [])):
         if (mark := opening(f".#{part}")) not in text:
             text = f"{text.rstrip()}\n\n{mark}\n{close()}\n"
     for name, shows in (pictures or {}).items():
@@ -115,14 +118,14 @@ def update_readme(
     fill_tables(path)
 
 
-def write_paper(experiment: Path, numbers: Iterable[PaperNumber]) -> None:
+def write_paper(experiment: Path, numbers: Iterable[PaperNumber], name: str = PAPER) -> None:
     """Keep what a paper reports beside the experiment's own scores; no numbers: no file."""
     rows = list(numbers)
     if not rows:
-        (experiment / PAPER).unlink(missing_ok=True)
+        (experiment / name).unlink(missing_ok=True)
         return
     experiment.mkdir(parents=True, exist_ok=True)
-    write_csv(experiment / PAPER, rows, PaperNumber)
+    write_csv(experiment / name, rows, PaperNumber)
 
 
 def sort_experiment(experiment: Path, variants: Sequence[str], tasks: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from polydistill.evaluation.plain import grid, interval, number
 from polydistill.evaluation.rows import (
     Label,
     Row,
@@ -178,33 +179,33 @@ def format_table(summary: Summary, width: int = 80) -> str:
     body = [
         [
             name,
-            _number(t.score),
-            _interval(t.low, t.high),
-            _number(t.teacher),
-            _interval(t.teacher_low, t.teacher_high),
-            _number(t.percent),
-            _number(t.random_normalised),
+            number(t.score),
+            interval(t.low, t.high),
+            number(t.teacher),
+            interval(t.teacher_low, t.teacher_high),
+            number(t.percent),
+            number(t.random_normalised),
         ]
         for name, t in summary.tasks.items()
     ]
-    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
-    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= width else 1
-    widths[0] = min(widths[0], max(8, width - sum(widths[1:]) - gap * (len(widths) - 1)))
-    lines = [_line(row, widths, gap) for row in [head, *body]]
-    lines.insert(1, "-" * len(lines[0]))
-    total, protocol = summary.aggregate, summary.protocol
-    episodes = protocol.get("episodes")
-    amount = "all starts" if protocol["name"] == "starts" and episodes is None else f"{episodes} episodes"
-    amount = f"{protocol['steps']:,} control steps" if protocol.get("steps") else amount
+    lines = grid(head, body, width)
+    total = summary.aggregate
     notes = [
-        f"% of teacher over {len(body)} task{'s' * (len(body) > 1)}: geometric mean {_number(total.geometric_mean)}, "
-        f"arithmetic mean {_number(total.arithmetic_mean)}, IQM {_number(total.iqm)}",
-        f"Protocol {protocol['name']}: epsilon {protocol.get('epsilon')}, {amount} per task. "
-        "norm. %: random policy 0, teacher 100.",
+        f"% of teacher over {len(body)} task{'s' * (len(body) > 1)}: geometric mean {number(total.geometric_mean)}, "
+        f"arithmetic mean {number(total.arithmetic_mean)}, IQM {number(total.iqm)}",
+        f"{protocol_in_words(summary.protocol)} norm. %: random policy 0, teacher 100.",
     ]
     if total.floored or math.isnan(total.geometric_mean):
         notes.append(f"{total.rule} Here {total.floored} counted as 1 %.")
     return "\n".join([*lines, "", *(line for note in notes for line in textwrap.wrap(note, width))])
+
+
+def protocol_in_words(protocol: Mapping[str, Any]) -> str:
+    """A sentence, from what :meth:`~polydistill.evaluation.protocol.Protocol.describe` says."""
+    episodes = protocol.get("episodes")
+    amount = "all starts" if protocol["name"] == "starts" and episodes is None else f"{episodes} episodes"
+    amount = f"{protocol['steps']:,} control steps" if protocol.get("steps") else amount
+    return f"Protocol {protocol['name']}: epsilon {protocol.get('epsilon')}, {amount} per task."
 
 
 def format_drawn(summary: Summary, distilled: Summary | None) -> str:
@@ -218,27 +219,10 @@ def format_drawn(summary: Summary, distilled: Summary | None) -> str:
     body = [[name] for name in summary.tasks]
     for s in shown:
         for line, t in zip(body, s.tasks.values(), strict=True):
-            line += [_number(t.score), _interval(t.low, t.high)]
+            line += [number(t.score), interval(t.low, t.high)]
     if len(body) > 1:
-        means = [_number(arithmetic_mean([t.score for t in s.tasks.values()])) for s in shown]
+        means = [number(arithmetic_mean([t.score for t in s.tasks.values()])) for s in shown]
         body.append(["mean", *(cell for mean in means for cell in (mean, ""))])
-    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
-    lines = [_line(row, widths, 2).rstrip() for row in [head, *body]]
-    lines.insert(1, "-" * max(map(len, lines)))
+    lines = [line.rstrip() for line in grid(head, body, None)]
     note = f"Protocol drawn: actions drawn from the policy, {summary.protocol['episodes']} full episodes per task."
     return "\n".join([*lines, "", note])
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
-    name = cells[0] if len(cells[0]) <= widths[0] else cells[0][: widths[0] - 1] + "~"
-    return (" " * gap).join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def _interval(low: float, high: float) -> str:
-    return "-" if math.isnan(low) else f"[{_number(low)}, {_number(high)}]"

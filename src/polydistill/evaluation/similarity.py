@@ -7,7 +7,7 @@ often the best action of the target's teacher can be read off a source's last hi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from polydistill.evaluation.markdown import escape, row
 from polydistill.evaluation.protocol import EVALUATION_SEED_BASE
 from polydistill.rng import seeded_init, stream
 from polydistill.teachers.base import Teacher
-from polydistill.teachers.sources import open_source
+from polydistill.teachers.sources import Source, open_source
 from polydistill.teachers.zoo import Network, build_network, load_teacher
 
 Floats = NDArray[np.float64]
@@ -84,7 +84,7 @@ class Similarity:
     """One source against the target.
 
     Attributes:
-        source: Its folder.
+        source: Its folder, and the task whose layers they are where a run's tasks have layers of their own.
         cka: Of the last hidden layers.
         agreement: See :func:`held_out_agreement`, on other episodes than it was fitted to.
         chance: What the target's most frequent action would reach.
@@ -101,6 +101,9 @@ def compare_sources(
 ) -> list[Similarity]:
     """Sources against a target's teacher, the one with the best read-out first; last an untrained network, as a floor.
 
+    A run whose tasks have last hidden layers of their own has a row for each of them; one whose tasks share it has one
+    row, as nothing says which of its tasks it owes what.
+
     Raises:
         UserError: a folder without a network, other observations than the target's, or too few observations.
     """
@@ -110,7 +113,10 @@ def compare_sources(
     if teacher.feature_length is None:
         raise UserError(f"--target {target}: its network shows no features")
     opened = [open_source(path) for path in sources]
-    nets = [(str(s.path), s.network_for(teacher.task, "keep18", training=False).net) for s in opened]
+    nets = [
+        {t: s.network_for(teacher.task, "keep18", like=t, training=False).net for t in s.fitting(teacher.task)}
+        for s in opened
+    ]
     obs = _play(teacher, observations, seed)
     half = len(obs) // 2  # four of the copies: other episodes than the other four
     q = np.concatenate([teacher(torch.from_numpy(o).to(device)).values.cpu().numpy() for o in _batches(obs)])
@@ -119,10 +125,9 @@ def compare_sources(
     with seeded_init(seed, "untrained"):
         blank = build_network(teacher.task, Network.model_validate(teacher.card["network"]))
     chance = float(np.bincount(q[half:].argmax(1)).max() / (len(obs) - half))
-    rows = []
-    for name, net in [*nets, (UNTRAINED, blank)]:
-        theirs = _features(net.to(device).eval(), obs, device)
-        rows.append(Similarity(name, linear_cka(theirs, own), held_out_agreement(theirs, q, half), chance))
+    shown = [pair for s, of_task in zip(opened, nets, strict=True) for pair in _shown(s, of_task, obs, device)]
+    shown.append((UNTRAINED, _features(blank.to(device).eval(), obs, device)))
+    rows = [Similarity(name, linear_cka(x, own), held_out_agreement(x, q, half), chance) for name, x in shown]
     return [*sorted(rows[:-1], key=lambda r: -r.agreement), rows[-1]]
 
 
@@ -135,6 +140,16 @@ def sources_table(rows: Sequence[Similarity], target: str) -> str:
         f"alone: {100 * rows[0].chance:.1f} %."
     )
     return "\n".join([*lines, "", note])
+
+
+def _shown(source: Source, nets: Mapping[str, nn.Module], obs: np.ndarray, device: str) -> list[tuple[str, Floats]]:
+    """What each of a source's networks makes of the target, by what it is called; of equal ones the first."""
+    found: dict[str, Floats] = {}
+    for name, net in nets.items():
+        theirs = _features(net.to(device).eval(), obs, device)
+        if not any(np.array_equal(theirs, other) for other in found.values()):
+            found[name] = theirs
+    return [(f"{source.path} ({name})" if len(found) > 1 else str(source.path), x) for name, x in found.items()]
 
 
 def _play(teacher: Teacher, observations: int, seed: int) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 A table stands between ``<!-- table:results/x -->`` and ``<!-- /table -->``, where ``results/x`` is the experiment's
 folder seen from the folder of the Markdown file; or it is a folder of teachers, and the table comes from their cards.
-``results/x#reach-90`` is the table of updates until the student had 90 % of its teacher's score; ``results/x#best``
-that of the last and the best evaluations of each training; ``results/x#negative-transfer`` that of the games played
-worse than by the teacher; ``results/x#transfer`` that of a transfer; ``results/x#tasks`` and ``results/x#order`` are
-those of Distral's agents.
+``results/x#reach-90`` is the table of updates until the student had 90 % of its teacher's score; ``results/x#area``
+that of the mean % of teacher over training; ``results/x#best`` that of the last and the best evaluations of each
+training; ``results/x#negative-transfer`` that of the games played worse than by the teacher; ``results/x#transfer``
+that of a transfer; ``results/x#tasks`` and ``results/x#order`` are those of Distral's agents; ``results/x#teachers``
+that of teachers that were measured again.
 """
 
 from __future__ import annotations
@@ -21,25 +22,27 @@ import numpy as np
 
 from polydistill.errors import UserError
 from polydistill.evaluation.best import BEST, best_table
-from polydistill.evaluation.curves import REACH, reach_table
+from polydistill.evaluation.curves import AREA, REACH, area_table, reach_table
 from polydistill.evaluation.distral_results import holds_agents
 from polydistill.evaluation.distral_tables import ORDER, TASKS, agents_table, order_table, tasks_table
 from polydistill.evaluation.markdown import escape, number, row, span
 from polydistill.evaluation.negative_transfer import NEGATIVE_TRANSFER, negative_transfer_table
+from polydistill.evaluation.paper_numbers import PAPER, read_paper
 from polydistill.evaluation.rows import read_csv
 from polydistill.evaluation.scores import RULE, aggregate
+from polydistill.evaluation.teacher_scores import TEACHERS, teachers_table
 from polydistill.evaluation.transfer_measures import TRANSFER, transfer_table
 from polydistill.evaluation.zoo_table import zoo_table
 
-PAPER = "paper.csv"
-
 #: What stands behind the # of a marker -> the table.
 PARTS = {
+    AREA: area_table,
     BEST: best_table,
     NEGATIVE_TRANSFER: negative_transfer_table,
     TRANSFER: transfer_table,
     TASKS: tasks_table,
     ORDER: order_table,
+    TEACHERS: teachers_table,
 }
 
 _MARKED = re.compile(r"(<!-- table:(?P<where>\S+) -->)(?P<old>.*?)(?=<!-- /?table)(?P<close><!-- /table -->)?", re.S)
@@ -68,21 +71,6 @@ class Result:
     teacher_score: float
     percent: float
     parameters: int = 0
-
-
-@dataclass(frozen=True)
-class PaperNumber:
-    """What a paper reports: the columns of an experiment's ``paper.csv``.
-
-    Attributes:
-        percent: The student's score in % of its teacher's.
-        source: Paper, table, and what its protocol has that ours has not.
-    """
-
-    task: str
-    variant: str
-    percent: float
-    source: str
 
 
 def opening(where: str) -> str:
@@ -156,7 +144,7 @@ def experiment_table(experiment: Path, link: str) -> str:
     results = read_csv(experiment / "scores.csv", Result)
     if not results:
         raise UserError(f"{experiment / 'scores.csv'}: no results yet; add a finished run")
-    paper = read_csv(experiment / PAPER, PaperNumber) if (experiment / PAPER).exists() else []
+    paper = read_paper(experiment)
     several = len({r.protocol for r in results}) > 1
     groups: dict[str, dict[str, list[Result]]] = {}  # column -> task -> one result per seed
     of_variant: dict[str, str] = {}  # column -> variant

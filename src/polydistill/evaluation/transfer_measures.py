@@ -20,7 +20,7 @@ from polydistill.errors import UserError
 from polydistill.evaluation.curves import CURVES, CurvePoint
 from polydistill.evaluation.markdown import escape, number, row
 from polydistill.evaluation.rows import read_csv
-from polydistill.ops.scores import first_reaching
+from polydistill.ops.scores import first_reaching, mean_between
 
 TRANSFER = "transfer"  # after the # of a table's marker
 ABOUT = "transfer.json"
@@ -87,12 +87,7 @@ def mean_score(curve: Curve, until: float) -> float:
 
     In points of score, so that curves of unequal lengths compare.
     """
-    last = score_at(curve, until)
-    if math.isnan(last) or until <= curve[0][0]:
-        return math.nan
-    inside = [(x, y) for x, y in curve if x < until] + [(until, last)]
-    x, y = (np.array(column, np.float64) for column in zip(*inside, strict=True))
-    return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (until - x[0]))
+    return mean_between([x for x, _ in curve], [y for _, y in curve], curve[0][0], until) if curve else math.nan
 
 
 def transfer_ratio(area: float, baseline: float) -> float:
@@ -117,6 +112,8 @@ def curves_of(points: Sequence[CurvePoint], variant: str, task: str) -> dict[int
 def transfer_table(experiment: Path) -> str:
     """The Markdown tables of a transfer: scores at equal control steps, measures against the baseline, the paper's.
 
+    Where the curves reach control steps of which the paper has scores, these have columns of their own beside ours.
+
     A cell is the mean over seeds, with the standard deviation where there are several. Each seed is held against the
     mean of the baseline's seeds; the threshold is the baseline's mean score at the last common evaluation.
 
@@ -130,8 +127,7 @@ def transfer_table(experiment: Path) -> str:
         return f"No evaluation of {about.task} yet."
     end = min(curve[-1][0] for curves in found.values() for curve in curves.values())
     longest = max((c for curves in found.values() for c in curves.values()), key=len)
-    grid = _thin([x for x, _ in longest if x <= end])
-    parts = [_scores(about.task, found, grid)]
+    parts = [_scores(about, found, [x for x, _ in longest if x <= end])]
     base = list(found.get(about.baseline, {}).values())
     if base:
         parts.append(_measures(about, found, _mean_curve(base), end))
@@ -140,17 +136,28 @@ def transfer_table(experiment: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _scores(task: str, found: dict[str, dict[int, Curve]], grid: Sequence[float]) -> str:
-    lines = [row([f"{escape(task)}, control steps", *(f"{x:,.0f}" for x in grid)]), row(["---", *["---:"] * len(grid)])]
+def _scores(about: About, found: dict[str, dict[int, Curve]], steps: Sequence[float]) -> str:
+    """Scores at some of the ``steps`` of the evaluations, and at those of the paper that lie between them."""
+    millions = about.millions if about.scores else ()
+    told = {1e6 * m: i for i, m in enumerate(millions) if steps[0] <= 1e6 * m <= steps[-1]}
+    grid = _grid(steps, _thin(list(told)))
+    head = [f"{escape(about.task)}, control steps"]
+    for x in grid:
+        head += [f"{x:,.0f}", f"{x:,.0f}, paper"] if x in told else [f"{x:,.0f}"]
+    lines = [row(head), row(["---", *["---:"] * (len(head) - 1)])]
     for variant, curves in found.items():
-        at = [[score_at(c, x) for c in curves.values()] for x in grid]
-        best = [max(_mean([score_at(c, x) for c in cs.values()]) for cs in found.values()) for x in grid]
-        cells = [f"**{_cell(v)}**" if _mean(v) == b else _cell(v) for v, b in zip(at, best, strict=True)]
+        cells = []
+        for x in grid:
+            own = [score_at(c, x) for c in curves.values()]
+            best = max(_mean([score_at(c, x) for c in cs.values()]) for cs in found.values())
+            cells.append(f"**{_cell(own)}**" if _mean(own) == best else _cell(own))
+            if x in told:
+                cells.append(number(about.scores[variant][told[x]]) if variant in about.scores else "–")
         lines.append(row([escape(variant), *cells]))
     seeds = max(len(c) for c in found.values())
-    note = (
-        f"Scores during training, mean{' ± standard deviation' if seeds > 1 else ''} of {seeds} seeds; bold: the best."
-    )
+    spread = " ± standard deviation" if seeds > 1 else ""
+    note = f"Scores during training, mean{spread} of {seeds} seeds; bold: the best"
+    note += " of ours; between two evaluations on a straight line." if told else "."
     return "\n".join([*lines, "", f"{note} From [{CURVES}]({CURVES})."])
 
 
@@ -191,11 +198,18 @@ def _mean_curve(curves: Sequence[Curve]) -> Curve:
     return [(x, _mean([score_at(c, x) for c in curves])) for x, _ in curves[0] if x <= end]
 
 
-def _thin(grid: Sequence[float]) -> list[float]:
-    """At most :data:`COLUMNS` of them, evenly spaced, first and last among them."""
-    if len(grid) <= COLUMNS:
+def _grid(steps: Sequence[float], fixed: Sequence[float]) -> list[float]:
+    """The ``fixed`` steps and some others, in their order; none that nearly is a fixed one, which it would double."""
+    near = 0.02 * steps[-1]
+    free = [x for x in _thin(steps, max(2, COLUMNS - len(fixed))) if all(abs(x - y) > near for y in fixed)]
+    return sorted([*free, *fixed])
+
+
+def _thin(grid: Sequence[float], most: int = COLUMNS) -> list[float]:
+    """At most so many of them, evenly spaced, first and last among them."""
+    if len(grid) <= most:
         return list(grid)
-    return [grid[round(i)] for i in np.linspace(0, len(grid) - 1, COLUMNS)]
+    return [grid[round(i)] for i in np.linspace(0, len(grid) - 1, most)]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -10,8 +10,10 @@ from matplotlib.ticker import MaxNLocator
 
 from polydistill.evaluation.curves import CURVES, CurvePoint
 from polydistill.evaluation.experiment import SCORES
+from polydistill.evaluation.paper_numbers import PaperNumber, read_paper
 from polydistill.evaluation.rows import read_csv
-from polydistill.evaluation.tables import PAPER, PaperNumber, Result
+from polydistill.evaluation.tables import Result
+from polydistill.evaluation.transfer_measures import ABOUT
 from polydistill.reporting.plots import WIDE, label_ends, short_number
 from polydistill.reporting.svg import INK, MUTED, TASKS, TEACHER, axes, style, to_svg, write_pictures
 
@@ -19,13 +21,23 @@ CURVES_SVG, PERCENT_SVG = "curves.svg", "percent.svg"
 
 #: Files in the experiment's folder -> what they show.
 PICTURES = {
-    CURVES_SVG: "% of teacher over updates, mean over tasks, one line per variant",
+    CURVES_SVG: "% of teacher during training, mean over tasks, one line per variant",
     PERCENT_SVG: "% of teacher at the end, one bar per task and variant",
 }
 
 
-def draw(experiment: Path) -> list[Path]:
+#: What the second shows where networks go on to other tasks.
+KEPT = f"{PICTURES[PERCENT_SVG]}; of a transfer, the network with its best evaluation"
+
+
+def draw(experiment: Path, by_steps: bool = False) -> list[Path]:
     """Write ``curves.svg`` and ``percent.svg`` of an experiment; one that has nothing to show is left out.
+
+    A transfer has no ``curves.svg``: sources and targets are other tasks, which no mean is over. Its ``transfer.svg``
+    has the curves (:mod:`~polydistill.reporting.transfer`).
+
+    Args:
+        by_steps: The curves are over control steps, not over updates.
 
     Returns:
         The files written.
@@ -35,17 +47,24 @@ def draw(experiment: Path) -> list[Path]:
     """
     results = read_csv(experiment / SCORES, Result)
     points = read_csv(experiment / CURVES, CurvePoint) if (experiment / CURVES).exists() else []
-    paper = read_csv(experiment / PAPER, PaperNumber) if (experiment / PAPER).exists() else []
-    return write_pictures(experiment, {CURVES_SVG: curves(points), PERCENT_SVG: finals(results, points, paper)})
+    course = None if (experiment / ABOUT).exists() else curves(points, by_steps)
+    return write_pictures(
+        experiment, {CURVES_SVG: course, PERCENT_SVG: finals(results, points, read_paper(experiment))}
+    )
 
 
-def curves(points: Sequence[CurvePoint]) -> str | None:
+def curves(points: Sequence[CurvePoint], by_steps: bool = False) -> str | None:
     """% of teacher over updates: the mean over tasks, then over seeds, with the band from the worst seed to the best.
 
     Tasks and seeds that were evaluated at other updates are brought to common ones by straight lines between their
     evaluations; where one of them has not begun or has ended, the variant has no line.
+
+    Args:
+        by_steps: Over control steps, those of all of a run's tasks together: variants that make another number of
+            updates from the same play are only to be compared so.
     """
-    lines = {v: _line([p for p in points if p.variant == v]) for v in dict.fromkeys(p.variant for p in points)}
+    variants = dict.fromkeys(p.variant for p in points)
+    lines = {v: _line([p for p in points if p.variant == v], by_steps) for v in variants}
     shown = {v: line for v, line in lines.items() if line is not None}
     if not shown:
         return None
@@ -64,10 +83,10 @@ def curves(points: Sequence[CurvePoint]) -> str | None:
         ticks = [t for t in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, last) if 0 <= t <= last]
         ax.set_xlim(0, last)
         ax.set_xticks(ticks, [short_number(t) for t in ticks])
-        ax.set_xlabel("updates")
+        ax.set_xlabel("control steps of a run" if by_steps else "updates")
         ax.set_ylabel("% of teacher, mean over tasks")
         label_ends(figure, ax, labels)
-        return to_svg(figure, "curves", f"At the last update: {', '.join(told)}")
+        return to_svg(figure, "curves", f"At the last {'control step' if by_steps else 'update'}: {', '.join(told)}")
 
 
 def finals(results: Sequence[Result], points: Sequence[CurvePoint], paper: Sequence[PaperNumber] = ()) -> str | None:
@@ -118,12 +137,14 @@ def finals(results: Sequence[Result], points: Sequence[CurvePoint], paper: Seque
         return to_svg(figure, "percent", f"At the end: {'; '.join(told)}")
 
 
-def _line(points: Sequence[CurvePoint]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Updates ``[n]`` and, per seed, the mean over tasks of % of teacher ``[seeds, n]``; None if nothing is known."""
+def _line(points: Sequence[CurvePoint], by_steps: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
+    """Updates or control steps ``[n]`` and, per seed, the mean over tasks of % of teacher ``[seeds, n]``; None if
+    nothing is known."""
     series: dict[int, dict[str, list[tuple[int, float]]]] = {}
     for p in points:
         if np.isfinite(p.percent):
-            series.setdefault(p.seed, {}).setdefault(p.task, []).append((p.updates, p.percent))
+            at = p.control_steps if by_steps else p.updates
+            series.setdefault(p.seed, {}).setdefault(p.task, []).append((at, p.percent))
     tasks = {task for own in series.values() for task in own}
     whole = [own for own in series.values() if own.keys() == tasks]  # a seed that lacks a task would shift the mean
     if not whole:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from polydistill.errors import UserError
+from polydistill.evaluation.visited import EVERY
+from polydistill.plugins import nearest
 from polydistill.reporting import distral_page, media, plots
 from polydistill.reporting.data import RunData, number, read_run
 from polydistill.reporting.embedding import look_inside
 from polydistill.reporting.html import environment, inline, seeds, write_html
-from polydistill.reporting.partitions import partition_rows, value_histogram
+from polydistill.reporting.partitions import met_in, partition_rows, value_histogram
 from polydistill.reporting.statistics import AGGREGATES, TaskResult, Value, aggregates, task_results
 from polydistill.reporting.svg import write_svg
 from polydistill.reporting.text import duration, millions
@@ -42,6 +44,22 @@ def write_picture(run: Path, out: Path) -> Path:
     plot = plots.final_scores(task_results(data), aggregates(data)["geometric_mean"])
     if plot is None:
         raise UserError(f"{run}: no final scores to draw; the run has not finished")
+    return write_svg(out, plot)
+
+
+def write_states(run: Path, task: str, out: Path) -> Path:
+    """Write which states of a task the student met, first and last (Yin & Pan 2017, Fig. 2), as an SVG file.
+
+    Raises:
+        UserError: ``run`` is not a run, has no such task or fewer than two evaluations with values, or ``out`` cannot
+            be written.
+    """
+    data = read_run(run)
+    if task not in data.tasks:
+        raise UserError(f"{run}: no task {task!r}; {nearest(task, data.tasks)}")
+    plot = value_histogram(data, task)
+    if plot is None:
+        raise UserError(f"{run}: fewer than two evaluations during training have values of {task}'s states to compare")
     return write_svg(out, plot)
 
 
@@ -74,6 +92,8 @@ def render(data: RunData) -> str:
                 for task in data.tasks
                 if (plot := value_histogram(data, task))
             ],
+            met_in=met_in(data),
+            visited_every=EVERY,
             inspections=[_inspection(data, task) for task in data.tasks if task in data.inspections],
             inside=look_inside(data),
             recipe=data.recipe,

@@ -10,13 +10,23 @@ import numpy as np
 from polydistill.reporting.data import RunData, number
 from polydistill.reporting.svg import MUTED, STUDENT, TEACHER, axes, style, to_svg
 
+#: Keys of an evaluation's record: states that the student met in the evaluation itself; and, of runs before those were
+#: noted, the newest states collected before it, the exploration of that time among them.
+VISITED, COLLECTED = "visited", "values"
+
+
+def met_in(data: RunData) -> str:
+    """Which states :func:`value_histogram` shows: :data:`VISITED`, where two evaluations have them; or the others."""
+    having = [line for line in data.evals if any(VISITED in entry for entry in (line.get("tasks") or {}).values())]
+    return VISITED if len(having) > 1 else COLLECTED
+
 
 def value_histogram(data: RunData, task: str) -> str | None:
-    """Share of states by ``max_a Q_teacher`` among those met before the first and before the last evaluation.
+    """Share of states by ``max_a Q_teacher`` among those met in the first and in the last evaluation during training.
 
-    The student of the first evaluation is weaker. Where the run has H-PR's partitions, their edges are drawn.
+    Older runs: see :func:`met_in`. Where the run has H-PR's partitions, their edges are drawn.
     """
-    found = [(line, _histogram(line, task)) for line in data.evals]
+    found = [(line, _histogram(line, task, met_in(data))) for line in data.evals]
     known = [(line, values) for line, values in found if values is not None]
     if len(known) < 2:
         return None
@@ -47,21 +57,29 @@ def density(share: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def partition_rows(data: RunData, task: str) -> list[dict[str, Any]]:
-    """H-PR's partitions at the last record: range, experiences, share of draws, mean priority, share of the loss."""
-    entry = _telemetry(data, task)
-    edges = partition_edges(data, task)
-    if not len(edges):
+    """H-PR's partitions: range, experiences and mean priority at the last record; and, summed over the run, shares of
+    draws and of the loss, and what of the experiences that came was clamped and dropped.
+
+    Where the range grew (``expand``), counting begins with its last edges.
+    """
+    records = _records(data, task)
+    if not records:
         return []
-    draws, loss = np.array(entry["draws"], float), entry["loss_share"]
-    total = draws.sum() or 1.0
+    newest, edges = records[-1][0], partition_edges(data, task)
+    p = len(edges) - 1
+    put, draws, dropped = (np.sum([_column(e, key, p) for e, _ in records], 0) for key in ("put", "draws", "dropped"))
+    clamped = np.sum([_column(e, "outside_rate", p) * _column(e, "put", p) for e, _ in records], 0)
+    loss = np.sum([_column(e, "loss_share", p) * _lost(e, mean, p) for e, mean in records], 0)
+    fill, priority = _column(newest, "fill", p), _column(newest, "mean_priority", p)
     return [
         {
             "range": f"{low:.3g} to {high:.3g}",
-            "fill": int(entry["fill"][j]),
-            "draws": f"{100 * draws[j] / total:.1f}",
-            "priority": f"{entry['mean_priority'][j]:.3g}",
-            "loss": f"{100 * loss[j]:.1f}" if np.isfinite(loss[j]) else "–",
-            "outside": f"{100 * entry['outside_rate'][j]:.1f}" if np.isfinite(entry["outside_rate"][j]) else "–",
+            "fill": int(fill[j]) if np.isfinite(fill[j]) else 0,
+            "draws": _percent(draws[j], draws.sum()),
+            "priority": f"{priority[j]:.3g}" if np.isfinite(priority[j]) else "–",
+            "loss": _percent(loss[j], loss.sum()),
+            "outside": _percent(clamped[j], put[j]),
+            "dropped": _percent(dropped[j], put[j] + dropped[j]),
         }
         for j, (low, high) in enumerate(pairwise(edges))
     ]
@@ -69,20 +87,49 @@ def partition_rows(data: RunData, task: str) -> list[dict[str, Any]]:
 
 def partition_edges(data: RunData, task: str) -> np.ndarray:
     """Edges of H-PR's partitions, float64 ``[p + 1]``; empty for another sampler."""
-    return np.array((_telemetry(data, task) or {}).get("edges", []), np.float64)
+    records = _records(data, task)
+    return _edges(records[-1][0]) if records else np.zeros(0)
 
 
-def _telemetry(data: RunData, task: str) -> dict[str, Any]:
+def _records(data: RunData, task: str) -> list[tuple[dict[str, Any], float]]:
+    """What the sampler told with each record, and the mean loss since the one before, as long as its edges stood."""
+    found: list[tuple[dict[str, Any], float]] = []
     for line in reversed(data.train):
-        entry = (line.get("tasks") or {}).get(task, {}).get("partitions")
-        if isinstance(entry, dict):
-            return {k: [np.nan if x is None else x for x in v] for k, v in entry.items()}
-    return {}
+        told = (line.get("tasks") or {}).get(task, {})
+        entry = told.get("partitions")
+        if not isinstance(entry, dict) or len(_edges(entry)) < 2:
+            continue
+        if found and not np.array_equal(_edges(entry), _edges(found[0][0])):
+            break
+        found.append((entry, number(told.get("loss"))))
+    return found[::-1]
 
 
-def _histogram(line: dict[str, Any], task: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _edges(entry: dict[str, Any]) -> np.ndarray:
+    return np.array([number(x) for x in entry.get("edges") or []], np.float64)
+
+
+def _column(entry: dict[str, Any], key: str, p: int) -> np.ndarray:
+    """Float64 ``[p]``; NaN if it is not known. Older files have one ``dropped`` for all: 0 of all is 0 of each."""
+    values = np.array([number(x) for x in entry.get(key) or []], np.float64)
+    if len(values) == 1 and values[0] == 0:
+        return np.zeros(p)
+    return values if len(values) == p else np.full(p, np.nan)
+
+
+def _lost(entry: dict[str, Any], mean: float, p: int) -> float:
+    """Sum of the losses of what was drawn; a record without a draw has no mean."""
+    drawn = float(_column(entry, "draws", p).sum())
+    return mean * drawn if drawn else 0.0
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}" if np.isfinite(part) and whole > 0 else "–"
+
+
+def _histogram(line: dict[str, Any], task: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Edges and shares in %."""
-    entry = (line.get("tasks") or {}).get(task, {}).get("values")
+    entry = (line.get("tasks") or {}).get(task, {}).get(key)
     if not isinstance(entry, dict):
         return None
     counts = np.array(entry.get("counts", []), np.float64)
