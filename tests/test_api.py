@@ -95,7 +95,7 @@ def test_callbacks_see_every_step_evaluation_and_checkpoint(run: tuple[Path, See
     assert lines[-1]["final"]
     evaluations = [r for r in lines if r["kind"] == "eval"]
     assert [r["updates"] for r in evaluations] == [25, 50, 60]
-    assert evaluations[0]["tasks"]["catch"].keys() == {"score", "low", "high", "teacher", "percent", "values"}
+    assert evaluations[0]["tasks"]["catch"].keys() == {"score", "low", "high", "teacher", "percent", "visited"}
 
 
 def test_tensorboard_has_the_tags_people_look_for(run: tuple[Path, Seen, api.Result]) -> None:
@@ -195,7 +195,7 @@ def test_teachers_made_in_python_and_going_on(tmp_path: Path) -> None:
     ("changes", "match"),
     [
         ({"memory": {"sampler": "unifrm"}}, "unknown sampler 'unifrm': did you mean 'uniform'?"),
-        ({"memory": {"options": {"capacity": 3}}}, "memory.options"),
+        ({"memory": {"options": {"capacity": 3}}}, "has no setting 'capacity': that is the memory's"),
         ({"memory": {"options": {"alpha": 3}}}, "sampler 'uniform' has no setting 'alpha'"),
         ({"memory": {"capacity": 2}}, "cannot hold one step of 4 environments"),
         ({"memory": {"size": "900TB"}}, "give a smaller --memory"),
@@ -246,5 +246,5 @@ def test_a_plan_says_what_would_run_and_writes_nothing(tmp_path: Path, monkeypat
     assert "controllers" in said
     assert "catch-wind: 2 actions" in said
     assert "scores 4.0" in said
-    assert "16 kB of it for sampling (uniform)" in said
+    assert "20 kB of it for sampling (uniform)" in said
     assert "60 updates of 2 x 16 samples, 440 control steps per task" in said

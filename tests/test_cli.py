@@ -65,6 +65,9 @@ def assert_refused(call: Call, place: Path, match: str, *arguments: object) -> s
 BAD_FLAGS = [
     ("unknown sampler 'unifrm': did you mean 'uniform'?", ["--sampler", "unifrm"]),
     ("unknown student 'mimik': did you mean 'mimic'?", ["--student", "mimik"]),
+    ("unknown student 'nett1': did you mean 'net1'?", ["--student", "nett1"]),
+    ("do not make a mimic: hidden is -3, and sizes are whole", ["--set", "student.options.hidden=-3"]),
+    ("4 environments: give a larger memory.capacity or fewer behaviour.num_envs", ["--set", "memory.capacity=3"]),
     ("'cross_entropy', 'reverse_kl', 'js' or 'huber' (found 'kk')", ["--loss", "kk"]),
     ("behaviour.who: Input should be 'teacher', 'student' or 'mixture' (found 'me')", ["--behaviour", "me"]),
     ("objective.temperature: Input should be greater than 0", ["--temperature", "0"]),
@@ -124,7 +127,8 @@ def test_recipes_that_are_not_there(call: Call, place: Path) -> None:
     (place / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     assert_refused(call, place, "bytes.yaml: cannot be read as text", "distill", "bytes.yaml")
     (place / "demo").mkdir()  # a folder of that name does not hide the recipe
-    assert_refused(call, place, "no teacher at zoo/pong", "distill", "demo", "--memory", "50MB")
+    how = "`polydistill teach --tasks pong freeway breakout`"
+    assert how in assert_refused(call, place, "no teacher at zoo/pong", "distill", "demo", "--memory", "50MB")
 
 
 def test_bad_teachers(call: Call, place: Path) -> None:
@@ -234,6 +238,25 @@ def test_dry_run_says_what_would_run_and_writes_nothing(call: Call, place: Path)
     assert "77 updates of 2 x 8 samples" in out
     assert "time      about" in out
     assert listing(place) == before
+
+
+@pytest.mark.parametrize("flags", [["--student", "net2"], ["--set", "student.kind=net2"]])
+def test_a_student_may_be_a_size(call: Call, place: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
+    """As for teach and compress. The recipe's own options (hidden 64) belong to its own choice."""
+    code, out, err = call("distill", "recipe.yaml", *flags, "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.startswith("student   mimic: 11,971 parameters")  # 3,264 + 8,320 + 387
+    code, out, _ = call("distill", "recipe.yaml", *flags, "--set", "student.options.hidden=16", "--dry-run")
+    assert out.startswith("student   mimic: ")
+    assert not out.startswith("student   mimic: 11,971")
+    monkeypatch.setattr("polydistill.api._inspect", lambda *a: None)
+    code, out, err = call("distill", "recipe.yaml", *flags, "--out", "run")
+    assert code == 0, err
+    student = yaml.safe_load((place / "run/recipe.yaml").read_text())["student"]
+    assert student["kind"] == "mimic"
+    assert student["options"] == {"channels": [16, 16, 16], "hidden": 128}
+    again = ("--student", "mimic", "--set", "student.options={hidden: 128, channels: [16, 16, 16]}", "--resume")
+    assert call("distill", "recipe.yaml", *again, "--out", "run", "--updates", "12")[0] == 0  # the same network
 
 
 def test_a_run_and_its_scores_as_json(call: Call, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,44 @@ def test_made_from_a_policy_and_played_by_student_and_teacher(
     assert json.loads(out)["tasks"]["catch-wind"]["episodes"] == 8
 
 
+def test_who_is_scored_from_its_own_starts_is_told(call: Call, place: Path) -> None:  # noqa: F811
+    """A note, no error: of the policy itself, and of the teacher that is played beside its student."""
+    for name, policy in (("catch", "zoo/catch"), ("catch-wind", "random")):
+        made(call, "--task", name, "--policy", policy, "--count", 3)
+    flags = ("--protocol", "starts", "--starts", "starts")
+
+    def notes(*policies: str) -> list[str]:
+        code, out, err = call("evaluate", *policies, *flags)
+        assert (code, err) == (0, "")
+        said = [line for line in out.splitlines() if line.startswith("note: ")]
+        code, out, _ = call("evaluate", *policies, *flags, "--json")
+        found = json.loads(out)
+        each = [f.get("notes", []) for f in (found if isinstance(found, list) else [found])]
+        assert [f"note: {note}" for own in each for note in own] == said
+        return said
+
+    told = (
+        "note: starts/catch.json: these starts are zoo/catch's own, which is scored from them here; "
+        "those of an independent policy are fairer (polydistill starts)"
+    )
+    assert notes("zoo/catch") == [told]
+    assert notes(str(place / "zoo" / ".." / "zoo" / "catch")) == [told]  # by another name
+    assert notes("zoo/catch-wind") == []  # random's
+    assert notes("zoo/catch-wind", "zoo/catch") == [told]
+    (place / "recipe.yaml").write_text(
+        yaml.safe_dump({"teachers": [f"zoo/{n}" for n in NAMES], **small(schedule={"total_updates": 2})})
+    )
+    quick = ("--set", "evaluation.inspect=false", "evaluation.final_episodes=1")
+    assert call("distill", "recipe.yaml", "--out", "run", *quick)[0] == 0
+    assert notes("run") == [told]  # of its teacher
+    assert call("evaluate", "run", "--episodes", 1)[1].count("note: ") == 0  # no starts
+    made(call, "--task", "catch", "--policy", "run", "--count", 3, "--overwrite")
+    assert notes("run") == [told.replace("zoo/catch", "run")]
+    assert notes("zoo/catch") == []
+    (place / "random").symlink_to("zoo/catch-wind")
+    assert notes("random") == []  # a folder of that name is not who played
+
+
 BAD = [
     ("unknown task 'catchh'; did you mean 'catch'?", ["--task", "catchh", "--policy", "random"]),
     ("no policy at none", ["--task", "catch", "--policy", "none"]),

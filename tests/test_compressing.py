@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ import torch
 import yaml
 
 import polydistill
-from polydistill import api, compressing
+from polydistill import api, compressing, evaluating
 from polydistill.compressing import Compression, Rule, Search, compress
 from polydistill.envs.catch import catch_task
 from polydistill.envs.suite import resolve_task
 from polydistill.errors import UserError
 from polydistill.evaluation.latency import latency
-from polydistill.evaluation.rows import read_csv
+from polydistill.evaluation.rows import Row, read_csv
 from polydistill.nets.ladder import Size, ladder
 from polydistill.reporting.pareto import MEAN, Cost, ParetoRow, markdown, picture, teacher_rows
 from polydistill.tasks import Suite
@@ -31,6 +32,7 @@ from tests.distilling import NAMES, small, write_teacher
 
 TEACHER = 7_619  # parameters of a catch teacher with 64 hidden units
 QUICK = Cost(1, 1.0, 0.1, 0.2)
+QUICKLY = ["zoo/catch", "--recipe", "recipe.yaml", "--updates", "5", "--sizes", "50"]
 
 
 @pytest.fixture
@@ -107,6 +109,7 @@ def search(place: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
         monkeypatch.setattr(api, "distill", distill)
         monkeypatch.setattr(Search, "look", look)
         monkeypatch.setattr(compressing, "_keep_student", lambda *_: None)
+        monkeypatch.setattr(compressing, "_check", lambda *_: None)  # that each could be made is another test's matter
         found = compress(["zoo/catch"], "out", keep=keep, rule=rule, sizes=names, every=every, recipe="recipe.yaml")
         return found, made
 
@@ -230,6 +233,35 @@ def test_a_stop_keeps_what_there_is_and_the_same_call_goes_on(place: Path, monke
     assert "Several tasks: the geometric mean over them." in (place / "out/pareto.md").read_text()
 
 
+@pytest.mark.parametrize("card", [{}, {"scores": {"noop": {"mean": 5.0}}}])
+def test_a_teacher_that_scores_nothing_ends_the_search_at_its_first_size(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], card: dict[str, Any]
+) -> None:
+    """Its card says nothing, or better than it plays. What was found out is kept, and known the next time."""
+    write_teacher(place / "zoo/catch", "catch", **card)
+
+    made: list[str] = []
+    play, distill = evaluating.evaluate_task, api.distill
+
+    def losing(*arguments: Any, **settings: Any) -> list[Row]:
+        return [replace(row, score=row.score - 30) for row in play(*arguments, **settings)]
+
+    def noted(recipe: Any, out: Path, **settings: Any) -> api.Result:
+        made.append(out.name)
+        return distill(recipe, out, **settings)
+
+    monkeypatch.setattr(evaluating, "evaluate_task", losing)
+    monkeypatch.setattr(api, "distill", noted)
+    flags = ["compress", *QUICKLY, "70", "90", "--out", "out"]
+    for _ in range(2):
+        assert typed(monkeypatch, *flags) == 2
+        err = capsys.readouterr().err.splitlines()[-1]
+        assert err.startswith("polydistill: the teacher of catch (zoo/catch) scored -")
+        assert " in 2 games (noop): no share of a score at or below 0" in err
+    assert made == ["70pct"]
+    assert [r.size for r in read_csv(place / "out/pareto.csv", ParetoRow)] == ["teacher", "70pct"]
+
+
 @pytest.mark.parametrize(
     ("flags", "match"),
     [
@@ -245,6 +277,20 @@ def test_a_stop_keeps_what_there_is_and_the_same_call_goes_on(place: Path, monke
         (["zoo/catch", "--recipe", "nope"], "unknown recipe 'nope'"),
         (["zoo/catch", "--sizes", "50", "--out", "recipe.yaml"], "cannot write to --out recipe.yaml"),
         (["zoo/catch", "--sizes", "50", "--out", "mine"], "mine/student is not a student"),
+        ([*QUICKLY, "--device", "cude"], "--device cude: not available here"),
+        ([*QUICKLY, "--out", "full"], "--out full/50pct is not empty and not a run"),
+        ([*QUICKLY, "--set", "memory.capacity=3"], "cannot hold one step of 4 environments"),
+        ([*QUICKLY, "--set", "memory.sampler=ranked", "memory.options={alpha: x}"], "alpha"),
+        ([*QUICKLY, "--set", "memory.cache_features=true"], "memory.cache_features needs the frozen torso of"),
+        ([*QUICKLY, "--set", "evaluation.protocol=starts"], "no starts of catch"),
+        (["zoo/logits", *QUICKLY[1:], "--set", "objective.loss=mse"], "loss mse needs Q-values, but the teacher of"),
+        (["zoo/poor", *QUICKLY[1:]], "teacher of catch (zoo/poor) scores -3.5 (noop, its card): no share of a score"),
+        (["zoo/zero", *QUICKLY[1:]], "teacher of catch (zoo/zero) scores 0.0 (noop, its card): no share of a score"),
+        (["zoo/catch-wind", "zoo/poor", *QUICKLY[1:]], "the teacher of catch (zoo/poor) scores -3.5"),
+        (
+            [*QUICKLY, "--rule", "low", "--set", "evaluation.final_episodes=1"],
+            "--rule low needs an interval, which one game has not: give a larger evaluation.final_episodes",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(
@@ -252,6 +298,11 @@ def test_mistakes_are_one_line_and_write_nothing(
 ) -> None:
     (place / "mine/student").mkdir(parents=True)
     (place / "mine/student/thesis.txt").write_text("precious")
+    (place / "full/50pct").mkdir(parents=True)
+    (place / "full/50pct/thesis.txt").write_text("precious")
+    write_teacher(place / "zoo/logits", "catch", kind="logits")
+    write_teacher(place / "zoo/poor", "catch", scores={"noop": {"mean": -3.5}})
+    write_teacher(place / "zoo/zero", "catch", scores={"noop": {"mean": 0.0}})
     before = sorted(place.rglob("*"))
     assert typed(monkeypatch, "compress", *flags) == 2
     out, err = capsys.readouterr()

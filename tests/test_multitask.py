@@ -220,6 +220,8 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path, monkeypatch: p
         ({"against": ["nowhere"]}, "no teacher at nowhere"),
         ({"student": {"kind": "task_head"}}, "unknown student 'task_head': did you mean 'task_heads'?"),
         ({"student": {"kind": "mimic"}}, "student 'mimic' has no setting 'head'"),
+        ({"student": {"kind": "net"}}, "unknown student 'net': did you mean 'net3'?"),
+        ({"student": {"options": {"head": 0}}}, "do not make a controllers: head is 0, and sizes are whole numbers"),
         ({"student": {"kind": "task_torsos", "options": {}}}, "task_torsos has layers that do not learn"),
         ({"switch": "game"}, "switch: Input should be 'lockstep' or 'episode'"),
         ({"dqn": {"lr": 1}}, "unknown key 'dqn.lr'"),
@@ -270,6 +272,11 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert "add --resume to continue it or --overwrite to replace it" in capsys.readouterr().err
         assert multitask("r.yaml", *flags, "--overwrite") == 0  # the recipe's teachers are not of these games
         assert yaml.safe_load((tmp_path / "x" / "recipe.yaml").read_text())["against"] == []
+        for flags_of in (["--student", "net3"], ["--set", "student.kind=net3"]):
+            more = ["--tasks", "catch", "--steps", 160, "--threads", 1, "--out", "sized", "--overwrite"]
+            assert multitask("r.yaml", *more, *flags_of) == 0
+            student = yaml.safe_load((tmp_path / "sized" / "recipe.yaml").read_text())["student"]
+            assert (student["kind"], student["options"]) == ("mimic", {"channels": [16, 16, 16], "hidden": 64})
     finally:
         torch.set_num_threads(threads)
 

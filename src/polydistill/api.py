@@ -14,6 +14,7 @@ from polydistill.evaluation.embedding import embed
 from polydistill.evaluation.inspection import inspect_task
 from polydistill.evaluation.protocol import EVALUATION_SEED_BASE, Protocol, evaluate_task, require_starts
 from polydistill.evaluation.scores import Label, Row, Summary, mean_scores, summarise, to_json, write_csv
+from polydistill.evaluation.visited import Visited
 from polydistill.nets.store import save_student
 from polydistill.nets.student import count
 from polydistill.ops.scores import percent_of_teacher
@@ -24,6 +25,7 @@ from polydistill.teachers.base import Teacher
 from polydistill.training.callbacks import Callback, Record
 from polydistill.training.collect import Actor
 from polydistill.training.folder import RunFolder, now, provenance, require_usable, resumed
+from polydistill.training.records import histogram
 from polydistill.training.run import METRICS, Run
 
 #: Evaluations while training use other seeds than the final one, so that nothing is chosen on those.
@@ -100,7 +102,7 @@ def _distill(
     recipe = parts.recipe
     if resume:
         require_same(folder.path / "recipe.yaml", recipe, RESUMED_WITH)
-    info = {**provenance(command), "finished": None, **_describe(parts)}
+    info = {**provenance(command, str(parts.device)), "finished": None, **_describe(parts)}
     if resume:
         info = resumed(info, folder.path / "run.json")
     folder.write_json("run.json", info)
@@ -113,7 +115,7 @@ def _distill(
     def evaluate_now(updates: int) -> dict[str, Record]:
         if not known:
             known.update(_teacher_means(parts, masters, validation))
-        return entries(parts.suite.tasks, student, validation, known)
+        return entries(parts.suite.tasks, student, validation, known, masters)
 
     run = Run(
         folder=folder,
@@ -176,13 +178,28 @@ def _teacher_means(parts: build.Parts, masters: Sequence[Policy], protocol: Prot
 
 
 def entries(
-    tasks: Sequence[Task], student: Policy, protocol: Protocol, teacher: Mapping[str, float]
+    tasks: Sequence[Task],
+    student: Policy,
+    protocol: Protocol,
+    teacher: Mapping[str, float],
+    masters: Sequence[Policy] = (),
 ) -> dict[str, Record]:
-    """The student's scores in every task, and the teachers' means beside them, as a line of ``metrics.jsonl``."""
-    rows: list[Row] = []
+    """The student's scores in every task, and the teachers' means beside them, as a line of ``metrics.jsonl``.
+
+    With ``masters``, the teachers, ``visited`` is the histogram of their values of the states that the student met,
+    where they have values.
+    """
+    rows, visited = [], {}
+    values = {m.suite.tasks[0].name: m for m in masters if m.kind == "q"}
     for task in tasks:
-        rows += evaluate_task(task, student.greedy(task.name), protocol, threads=build.emulator_threads())
-    return eval_record(summarise(rows, [], {}, protocol=protocol.describe()), teacher)
+        greedy = student.greedy(task.name)
+        if task.name in values:
+            greedy = visited[task.name] = Visited(greedy, values[task.name].outputs(task.name))
+        rows += evaluate_task(task, greedy, protocol, threads=build.emulator_threads())
+    found = eval_record(summarise(rows, [], {}, protocol=protocol.describe()), teacher)
+    for name, met in visited.items():
+        found[name]["visited"] = histogram(met.values)
+    return found
 
 
 def eval_record(summary: Summary, teacher: Mapping[str, float]) -> dict[str, Record]:

@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from polydistill import api
-from polydistill.commands import KINDS, PlannedRun, plan_run
+from polydistill import api, planning
+from polydistill.commands import KINDS, PlannedRun, State, plan_run
 from polydistill.errors import UserError
 from polydistill.evaluation.latency import FORWARDS, latency
 from polydistill.nets.ladder import Size, ladder
@@ -21,13 +21,13 @@ from polydistill.nets.sizes import KIND
 from polydistill.nets.store import CONFIG, WEIGHTS
 from polydistill.nets.student import count
 from polydistill.policies import Policy, load_policy, of_teacher
-from polydistill.recipe import DistillRecipe
+from polydistill.recipe import DistillRecipe, EvaluationSettings
 from polydistill.reporting.pareto import Cost, ParetoRow, size_rows, teacher_rows, write_pareto
 from polydistill.tasks import Suite
 from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import load_teacher
 from polydistill.training.callbacks import Callback
-from polydistill.training.folder import machine
+from polydistill.training.folder import machine, require_usable
 
 #: What is copied to the winner's folder: the student, and what its scores come from.
 COPIED = (WEIGHTS, CONFIG, "recipe.yaml", "run.json", "scores.csv", "teacher_scores.csv", "summary.json")
@@ -86,13 +86,17 @@ class Search:
         return size.name in self._rows
 
     def look(self, size: Size) -> None:
-        """Take in the finished run of a size, and renew the tables."""
-        run = self.runs[size.name].folder
+        """Take in the finished run of a size, and renew the tables.
+
+        Raises:
+            UserError: a teacher's score in it is not above 0.
+        """
+        run, asked = self.runs[size.name].folder, self._evaluation(size)
         self._rows[size.name] = size_rows(size.name, _cost([load_policy(run)], size.parameters, self.whole), run)
         notes = [
             f"{RULES[self.rule][0].upper()}{RULES[self.rule][1:]}.",
             "Several tasks: the geometric mean over them." if len(self.teachers) > 1 else "",
-            f"The choice was made by these same {self._episodes(size)} games a task, so what the bold one keeps is on "
+            f"The choice was made by these same {asked.final_episodes} games a task, so what the bold one keeps is on "
             "average overstated; the more games (evaluation.final_episodes), the less."
             if self.winner() is not None
             else "",
@@ -103,9 +107,14 @@ class Search:
             else "",
         ]
         write_pareto(self.out, self.rows(), self.keep, [n for n in notes if n])
+        for row in self._rows[size.name]:
+            if row.teacher_score <= 0:
+                teacher = next(t for t in self.teachers if t.task.name == row.task)
+                games = f"in {asked.final_episodes} games ({asked.protocol})"
+                raise _no_share(teacher, f"scored {row.teacher_score:.1f} {games}")
 
-    def _episodes(self, size: Size) -> int:
-        return cast(DistillRecipe, self.runs[size.name].settings).evaluation.final_episodes
+    def _evaluation(self, size: Size) -> EvaluationSettings:
+        return cast(DistillRecipe, self.runs[size.name].settings).evaluation
 
     def value(self, size: Size) -> float:
         """What the rule compares with ``keep``; NaN where the teacher has no percentage."""
@@ -170,6 +179,7 @@ def compress(
     if not (math.isfinite(keep) and keep > 0):
         raise UserError(f"--keep {keep:g}: write a percentage above 0, for example 95")
     found, out = [load_teacher(t) for t in teachers], Path(out)
+    _require_room(out)
     if not found:
         raise UserError("no teacher to compress: name its folder, for example zoo/breakout")
     suite = Suite(tuple(t.task for t in found))
@@ -188,6 +198,7 @@ def compress(
         for size in steps
     }
     states = {size.name: runs[size.name].state() for size in steps}
+    _check(found, runs, states, rule)
     _claim(out)
     search = Search(steps, runs, found, keep, rule, out)
     for size in steps:
@@ -226,14 +237,48 @@ def compress(
     return Compression(search.rows(), winner.name if winner else None, search.best(), True)
 
 
+def _check(
+    teachers: Sequence[Teacher], runs: Mapping[str, PlannedRun], states: Mapping[str, State], rule: Rule
+) -> None:
+    """Refuse here what would end the search after its beginning.
+
+    Raises:
+        UserError: a teacher whose card has no score above 0, or whatever a distillation refuses.
+    """
+    asked = cast(DistillRecipe, next(iter(runs.values())).settings).evaluation
+    for teacher in teachers:
+        noted = teacher.score(asked.protocol)
+        if noted is not None and noted <= 0:
+            raise _no_share(teacher, f"scores {noted:.1f} ({asked.protocol}, its card)")
+    if rule == "low" and asked.final_episodes == 1:
+        raise UserError("--rule low needs an interval, which one game has not: give a larger evaluation.final_episodes")
+    left = [name for name in runs if states[name] != "finished"]
+    for name in left:
+        require_usable(runs[name].folder, resume=states[name] == "cut")
+    if left:  # the ladder has made every student already, and nothing else differs
+        planning.rehearse(planning.check(cast(DistillRecipe, runs[left[0]].settings), teachers))
+
+
+def _no_share(teacher: Teacher, scored: str) -> UserError:
+    return UserError(
+        f"the teacher of {teacher.task.name} ({teacher.path}) {scored}: no share of a score at or below 0 can be kept; "
+        "train it longer, or compare scores with polydistill distill"
+    )
+
+
+def _require_room(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"cannot write to --out {out}: it is a file; choose another folder")
+    kept = out / "student"
+    if kept.exists() and not (kept / CONFIG).is_file():
+        raise UserError(f"{kept} is not a student, and the winner would replace it: choose another --out")
+
+
 def _claim(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to --out {out}: {error.strerror}; choose another folder") from None
-    kept = out / "student"
-    if kept.exists() and not (kept / CONFIG).is_file():
-        raise UserError(f"{kept} is not a student, and the winner would replace it: choose another --out")
 
 
 def _keep_student(kept: Path, run: Path | None) -> None:

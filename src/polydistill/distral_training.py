@@ -128,7 +128,8 @@ def _train(
     if resume:
         require_same(folder.path / "recipe.yaml", recipe, RESUMED_WITH)
     size = sum(p.numel() for p in learner.nets.parameters())
-    info = {**provenance(command), "finished": None, "tasks": [t.to_dict() for t in learner.tasks], "parameters": size}
+    about = provenance(command, str(learner.device))
+    info = {**about, "finished": None, "tasks": [t.to_dict() for t in learner.tasks], "parameters": size}
     if resume:
         info = resumed(info, folder.path / "run.json")
     folder.write_json("run.json", info)

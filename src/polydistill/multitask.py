@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from polydistill import nets
 from polydistill.algorithms.dqn import DQNSettings
 from polydistill.algorithms.multi_dqn import MultiDQN, Switch
 from polydistill.api import VALIDATION_SEED, Result, entries, eval_record
@@ -26,6 +25,7 @@ from polydistill.evaluation.inspection import inspect_task
 from polydistill.evaluation.protocol import EVALUATION_SEED_BASE, Protocol, evaluate_task, require_starts
 from polydistill.evaluation.recording import Outputs
 from polydistill.evaluation.scores import Label, Row, Summary, mean_scores, to_json, write_csv
+from polydistill.nets.sizes import make_named
 from polydistill.nets.store import save_student
 from polydistill.nets.student import Student, count
 from polydistill.policies import Policy, of_student, of_teacher
@@ -164,11 +164,8 @@ def make_parts(recipe: MultitaskRecipe, teachers: Sequence[Teacher] | None = Non
 def _student(recipe: MultitaskRecipe, suite: Suite, device: torch.device) -> Student:
     chosen = recipe.student
     bf16 = chosen.bf16 if chosen.bf16 is not None else bf16_pays(device)
-    try:
-        with seeded_init(recipe.seed, "student"):
-            student = nets.make(chosen.kind, suite, bf16=bf16, **chosen.options)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise UserError(f"student.options {chosen.options} do not make a {chosen.kind} ({error!s:.200})") from error
+    with seeded_init(recipe.seed, "student"):
+        _, student = make_named(chosen.kind, suite, chosen.options, bf16=bf16, where="student.options")
     if count(student) != count(student, trainable=True):
         raise UserError(f"{chosen.kind} has layers that do not learn: use controllers, mimic or task_heads")
     return student.to(device)
@@ -190,7 +187,7 @@ def _train(
     recipe = parts.recipe
     if resume:
         require_same(folder.path / "recipe.yaml", recipe, RESUMED_WITH)
-    info = {**provenance(command), "finished": None, **_describe(parts)}
+    info = {**provenance(command, str(parts.device)), "finished": None, **_describe(parts)}
     if resume:
         info = resumed(info, folder.path / "run.json")
     folder.write_json("run.json", info)

@@ -11,14 +11,17 @@ import pytest
 import torch
 
 from polydistill import build
+from polydistill.algorithms.actor_mimic import LOSSES as EVERY
 from polydistill.algorithms.policy_distillation import LOSSES, Loss
 from polydistill.errors import UserError
+from polydistill.ops.gradients import priority
 from polydistill.ops.policy import agreement
 from polydistill.training.collect import Actor
 from polydistill.training.distil import Rectangle, Schedule, distil
 from polydistill.training.learner import Learner, Minibatch
 from polydistill.training.records import telemetry
 from tests.distilling import NAMES, copies, exact_teacher, parts_of, small, states
+from tests.replay.test_ranked import priorities
 
 
 class CountingActor:
@@ -79,7 +82,9 @@ def test_no_update_before_the_warmup() -> None:
 
 
 def test_rusus_schedule() -> None:
-    """54,000 control steps, then 10,000 updates (SPEC 2.8.9), a hundredth of it."""
+    """54,000 control steps, then 10,000 updates (SPEC 2.8.9): the recipe `rusu`, and a hundredth of it by one copy."""
+    at = updates_at(Schedule(warmup=1, collect=54_000, updates=10_000), 10, 30_000)
+    assert at == [54_010] * 10_000 + [108_010] * 10_000 + [162_010] * 10_000
     at = updates_at(Schedule(warmup=540, collect=540, updates=100), 1, 300)
     assert at == [1_080] * 100 + [1_620] * 100 + [2_160] * 100
 
@@ -363,7 +368,61 @@ def test_features_that_nobody_has_are_not_cached(student: str, change: dict[str,
         build.actors(parts)
 
 
-@pytest.mark.parametrize("sampler", ["ranked", "hierarchical"])
+PRIORITISED = ["proportional", "ranked", "hierarchical"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "sampler", "refresh"),
+    [
+        *((loss, sampler, "before") for loss in EVERY for sampler in PRIORITISED),
+        ("kl", "hierarchical", "after"),
+        ("mse", "ranked", "after"),
+    ],
+)
+def test_any_loss_runs_with_any_sampler(loss: str, sampler: str, refresh: str) -> None:
+    """What the sampler holds of a drawn sample is its loss's mean absolute gradient, before or after the update."""
+    parts = parts_of(
+        small(
+            memory={"sampler": sampler, "measure_steps": 100, "refresh": refresh},
+            objective={"loss": loss, "temperature": 0.4},
+            schedule={"warmup": 40},
+        )
+    )
+    before, logits = copies(parts.student), {}
+    learner, actors = begin(parts)
+    rectangle = build.rectangle(parts, actors)
+    draw, step = rectangle.draw, learner.step
+
+    def drawn_now(*x: Any) -> Minibatch:
+        batch = draw(*x)
+        with torch.no_grad():
+            logits["before"] = parts.student(batch.obs, batch.tasks).logits
+        return batch
+
+    def stepped(batch: Minibatch) -> Loss:
+        found = step(batch)
+        with torch.no_grad():
+            logits["after"] = parts.student(batch.obs, batch.tasks).logits
+        expected.append(priority(loss, batch.targets.values, logits[refresh], 0.4, batch.targets.valid))
+        return found
+
+    expected: list[torch.Tensor] = []
+    rectangle.draw, learner.step = drawn_now, stepped  # type: ignore[method-assign]
+    loop = distil(actors, learner, rectangle, parts.recipe.schedule, build.sampler_stream(parts.recipe))
+    for _ in range(4):
+        next(loop)
+        for g, slots in rectangle._drawn:
+            held, row = priorities(actors[g].memory.sampler)[slots], expected[-1][g].numpy()
+            last = dict(zip(slots.tolist(), row, strict=True))  # of repeated ones the last counts
+            np.testing.assert_allclose(held, [last[s] for s in slots.tolist()], rtol=1e-3, atol=1e-6)
+    assert (learner.updates, learner.skipped) == (4, 0)
+    assert any(not torch.equal(before[k], v) for k, v in parts.student.state_dict().items())
+    assert not torch.equal(logits["before"], logits["after"])
+    for actor in actors:
+        actor.memory.check()
+
+
+@pytest.mark.parametrize("sampler", PRIORITISED)
 def test_priorities_come_home_and_the_student_learns(sampler: str) -> None:
     parts = parts_of(
         small(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from polydistill.errors import UserError
-from polydistill.training.folder import RunFolder, commit, provenance, resumed
+from polydistill.training.folder import RunFolder, commit, machine, provenance, resumed
 
 
 def run_in(path: Path) -> Path:
@@ -163,6 +163,15 @@ def test_provenance_says_where_numbers_come_from(monkeypatch: pytest.MonkeyPatch
     assert {"python", "torch", "polydistill"} <= info["versions"].keys()
     assert info["machine"]["cores"] >= 1
     assert len(commit()["commit"]) in (40, len("unknown"))
+
+
+def test_the_machine_is_what_was_used_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: f"Some GPU of {device}")
+    assert machine("cpu")["device"] == "cpu"
+    assert machine("cuda:1")["device"] == "Some GPU of cuda:1"
+    assert machine()["device"] == "Some GPU of None"
+    assert provenance("polydistill distill demo", "cpu")["machine"]["device"] == "cpu"
 
 
 def sitting(command: str, commit: str, dirty: bool = False) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from polydistill.algorithms.pqn import PQN
 from polydistill.envs.suite import make_env
 from polydistill.errors import UserError
 from polydistill.evaluation.play import play
+from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import load_teacher
 from polydistill.teaching import make_teaching, recipe_for, teach
 from polydistill.training import checkpoint
@@ -69,6 +70,7 @@ def test_progress_says_what_share_of_the_game_alone_it_is(tmp_path: Path, monkey
     teach("catch", tmp_path / "t", overrides={**SMALL, "total_steps": 1_000}, say=said.append)
     shares = [re.search(r"control steps \| ([\d,]+)/s, (\d+)% of the game alone \| loss", line) for line in said]
     assert any(share and 0 < int(share[2]) <= 100 for share in shares)
+    assert json.loads((tmp_path / "t" / "run.json").read_text())["emulator_steps_per_s"] > 0  # for those who watch
 
 
 def test_stop_resume_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +118,42 @@ def test_a_signal_cuts_an_evaluation_short(tmp_path: Path, monkeypatch: pytest.M
     steps = [int(r["control_steps"]) for r in csv.DictReader((out / "curve.csv").open()) if r["evaluation"]]
     assert len(steps) == 4
     assert stopped < steps[1] < stopped + 3_000  # made up for at once, not at the next one due
+
+
+def test_every_evaluation_gets_the_threads_and_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hundred games of the final score too."""
+    evaluate, move, threads, moved = teach_module.evaluate_task, Teacher.to, list[Any](), list[str]()
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        threads.append(kwargs.get("threads"))
+        return evaluate(*args, **kwargs)
+
+    def told(*args: Any, **kwargs: Any) -> Teaching:
+        made = make_teaching(*args, **kwargs)
+        made.threads = 3
+        return made
+
+    monkeypatch.setattr(teach_module, "evaluate_task", noted)
+    monkeypatch.setattr(Teacher, "to", lambda self, device: (moved.append(device), move(self, device))[1])
+    monkeypatch.setattr("polydistill.teaching.make_teaching", told)
+    assert teach("catch", tmp_path / "t", overrides={**SMALL, "total_steps": 1_000}, device="cpu", say=quiet)
+    assert threads == [3, 3, 3]  # during training, the final score, the random policy's
+    assert moved == ["cpu"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.filterwarnings("error:no CUDA graph")
+def test_teaching_on_a_gpu(tmp_path: Path) -> None:
+    """As on a CPU, cut and continued there; the card's score is that of the file."""
+    assert teach("catch", tmp_path / "t", overrides=SMALL, device="cuda", say=quiet)
+    card = json.loads((tmp_path / "t" / "card.json").read_text())
+    assert card["scores"]["noop"]["mean"] > card["scores"]["random"] + 3
+    longer = {**SMALL, "total_steps": 30_000}
+    assert teach("catch", tmp_path / "t", overrides=longer, device="cuda", resume=True, say=quiet)
+    assert teach(
+        "catch", tmp_path / "t", overrides={**longer, "total_steps": 36_000}, resume=True, device="cpu", say=quiet
+    )
 
 
 def test_the_best_network_is_kept_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +277,7 @@ def test_training_starts_from_a_teacher(tmp_path: Path) -> None:
     first, second = (load_file(tmp_path / name / "teacher.safetensors") for name in ("first", "second"))
     assert all(torch.equal(first[k], second[k]) for k in first)
     card = json.loads((tmp_path / "second" / "card.json").read_text())
-    assert card["phases"][0]["started_from"] == str(tmp_path / "first")
+    assert card["phases"][-1]["started_from"] == str(tmp_path / "first")
     with pytest.raises(UserError, match="a teacher of catch, not of catch-wide"):
         teach("catch-wide", tmp_path / "x", overrides=short, start=tmp_path / "first", say=quiet)
     with pytest.raises(UserError, match=r"hidden.weight: expected \(16, 64\), found \(32, 64\)"):

@@ -25,8 +25,8 @@ from polydistill.optim import flatten_optimizer, restore_optimizer
 from polydistill.rng import stream, torch_seed
 
 #: ``lockstep``: all games play, and one update learns from all of them (Parisotto et al., the authors' code).
-#: ``episode``: one game plays until an episode of it ends, then the game that has played least; updates take the games in
-#: turn ("the game is switched every episode ... and training is evenly interleaved", Rusu et al.).
+#: ``episode``: one game plays until an episode of it ends, then the game that has played least; updates take the games
+#: in turn ("the game is switched every episode ... and training is evenly interleaved", Rusu et al.).
 Switch = Literal["lockstep", "episode"]
 
 

@@ -45,14 +45,55 @@ def resolve_student(name: str, options: Mapping[str, Any] | None = None) -> tupl
     return name, dict(options or {})
 
 
-def make_named(name: str, suite: Suite, options: Mapping[str, Any] | None = None) -> tuple[str, Student]:
+def make_named(
+    name: str,
+    suite: Suite,
+    options: Mapping[str, Any] | None = None,
+    *,
+    bf16: bool = False,
+    torsos: Any = None,
+    where: str = "student options",
+) -> tuple[str, Student]:
     """Build the student a user names; returns its network's name (what ``save_student`` wants) and the student.
+
+    Args:
+        options: Go on top of the size's.
+        bf16, torsos: As in :func:`polydistill.nets.make`.
+        where: What the options are called where they were written.
 
     Raises:
         UserError: unknown name or option, or options that make no network.
     """
     kind, chosen = resolve_student(name, options)
+    wrong = _not_a_size(kind, chosen)
+    if wrong is not None:
+        reason = f"{wrong} is {chosen[wrong]!r}, and sizes are whole numbers above 0"
+        raise UserError(f"{where} {chosen} do not make a {kind}: {reason}")
     try:
-        return kind, nets.make(kind, suite, **chosen)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise UserError(f"student options {chosen} do not make a {kind} ({error!s:.200})") from error
+        return kind, nets.make(kind, suite, bf16=bf16, torsos=torsos, **chosen)
+    except (TypeError, ValueError, IndexError, RuntimeError, MemoryError) as error:
+        raise UserError(f"{where} {chosen} do not make a {kind}: {_reason(kind, error)}") from error
+
+
+def _not_a_size(kind: str, options: Mapping[str, Any]) -> str | None:
+    """The first option that has to be a size and is none. Of the networks that come with this package: elsewhere a
+    zero may mean something."""
+    if not nets.ships(kind):
+        return None
+    sizes = [key for key, default in nets.settings(kind).items() if _is_size(default)]
+    return next((key for key in sizes if key in options and not _is_size(options[key])), None)
+
+
+def _is_size(value: object) -> bool:
+    """A whole number above 0, or some of them."""
+    several = value if isinstance(value, list | tuple) else (value,)
+    return len(several) > 0 and all(type(n) is int and n > 0 for n in several)
+
+
+def _reason(kind: str, error: Exception) -> str:
+    """What an exception says, if its words are a network's own; torch's and Python's mean nothing to a user."""
+    if isinstance(error, ValueError):
+        return f"{error!s:.200}"
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        return "this machine has not the memory for them"
+    return "its own settings are " + ", ".join(f"{key} {default}" for key, default in nets.settings(kind).items())

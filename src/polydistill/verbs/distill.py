@@ -20,7 +20,7 @@ class Distill:
     teachers: Annotated[tuple[str, ...], flag("FOLDER ...")] = ()
     """Folders of the teachers, one per task."""
     student: Text = None
-    """Network: task_torsos, mimic or controllers."""
+    """Network: task_torsos, task_heads, mimic or controllers; or a size of mimic: net1, net2, net3 or amn-large."""
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/student")
     """Folder of the run."""
     loss: Annotated[str | None, flag("kl|nll|mse|cross_entropy|reverse_kl|js|huber")] = None
@@ -32,7 +32,7 @@ class Distill:
     memory: Annotated[str | None, flag("SIZE")] = None
     """Bytes for all memories together, for example 8GB."""
     sampler: Text = None
-    """How minibatches are drawn."""
+    """How minibatches are drawn: uniform, proportional, ranked or hierarchical."""
     updates: Int = None
     """Optimiser steps."""
     batch_size: Int = None
@@ -74,18 +74,15 @@ class Distill:
     def run(self) -> int:
         """Exit code."""
         from polydistill.api import distill
+        from polydistill.commands import KINDS
         from polydistill.evaluation.scores import format_table
         from polydistill.planning import plan
-        from polydistill.recipe import DistillRecipe, read, resolve
+        from polydistill.recipe import DistillRecipe
         from polydistill.training.callbacks import Callback
         from polydistill.training.progress import Display
 
-        content, where = read(self.recipe)
-        for chosen, group, key in ((self.student, "student", "kind"), (self.sampler, "memory", "sampler")):
-            settings = content.get(group)
-            if chosen is not None and isinstance(settings, dict) and settings.get(key) != chosen:
-                settings["options"] = {}  # those of the recipe belong to its own choice
-        recipe = resolve(DistillRecipe, content, where, self.overrides())
+        recipe = KINDS["distill"].settings(self.recipe, self.overrides())
+        assert isinstance(recipe, DistillRecipe)
         if self.dry_run:
             print(plan(recipe))
             return 0

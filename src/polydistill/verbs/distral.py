@@ -129,7 +129,7 @@ class Distral:
             rollouts,
             [v for v in VARIANTS if self.own_prior or v != OWN],
             overwrite=self.overwrite,
-            about=provenance(command()),
+            about=provenance(command(), "cpu"),
             say=lambda text: print(text, flush=True),
         )
         for path in write(out):

@@ -30,7 +30,7 @@ class MimicConvergence:
         from polydistill.reporting.mimic_convergence import write
         from polydistill.training.folder import provenance
 
-        about = provenance(command())
+        about = provenance(command(), "cpu")
         measure_all(self.out, self.problems, self.starts, self.rounds, about, say=lambda text: print(text, flush=True))
         for path in write(self.out):
             print(path)

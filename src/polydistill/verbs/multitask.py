@@ -20,7 +20,7 @@ class Multitask:
     tasks: Annotated[tuple[str, ...], flag("NAME ...")] = ()
     """Games, for example pong freeway breakout."""
     student: Text = None
-    """Network: controllers, mimic (MDQN) or task_heads (MCDQN)."""
+    """Network: controllers, mimic (MDQN) or task_heads (MCDQN); or a size of mimic: net1, net2, net3 or amn-large."""
     against: Annotated[tuple[str, ...], flag("FOLDER ...")] = ()
     """Teachers to compare with; they take no part in the training."""
     steps: Int = None
@@ -57,17 +57,14 @@ class Multitask:
 
     def run(self) -> int:
         """Exit code."""
+        from polydistill.commands import KINDS
         from polydistill.evaluation.scores import format_table
         from polydistill.multitask import MultitaskRecipe, multitask
-        from polydistill.recipe import read, resolve
         from polydistill.reporting.page import write_report
         from polydistill.training.multi_records import Lines
 
-        content, where = read(self.recipe, "multitask")
-        settings = content.get("student")
-        if self.student is not None and isinstance(settings, dict) and settings.get("kind") != self.student:
-            settings["options"] = {}  # those of the recipe belong to its own choice
-        recipe = resolve(MultitaskRecipe, content, where, self.overrides())
+        recipe = KINDS["multitask"].settings(self.recipe, self.overrides())
+        assert isinstance(recipe, MultitaskRecipe)
         lines = Lines(recipe.total_steps * len(recipe.tasks))
         result = multitask(
             recipe, self.out, callbacks=[lines], resume=self.resume, overwrite=self.overwrite, command=command()
