@@ -258,7 +258,7 @@ def test_other_pixels_are_other_observations(tmp_path: Path) -> None:
     assert [two.row_for(t) for t in (pong["ale"], pong["nature"], breakout["nature"])] == [0, 1, 1]
     assert (two.profile_for(breakout["ale"]), two.profile_for(pong["nature"])) == ("nature", "ale")  # the task's own
     freeway = resolve_task("freeway")
-    with pytest.raises(UserError, match=r"two has seen two kinds of pixels \(pong ale, breakout nature\): choose one with"):
+    with pytest.raises(UserError, match=r"two has seen two kinds of pixels \(pong ale, breakout nature\): choose"):
         two.profile_for(freeway)
     assert [two.profile_for(freeway, asked=p) for p in ("ale", "nature")] == ["ale", "nature"]
     assert two.profile_for(freeway, like="breakout") == "nature"
