@@ -435,7 +435,9 @@ def test_a_baseline_is_another_verb_and_stands_beside(
     rows = read_csv(Path("results/scores.csv"), Result)
     assert [(r.variant, r.task) for r in rows] == [(v, t) for v in ("kl", "dqn") for t in NAMES]
     assert rows[2].control_steps == 2 * 160
-    assert "; dqn: " in Path("results/README.md").read_text()  # each with its own budget
+    (line,) = [r for r in Path("results/README.md").read_text().splitlines() if r.startswith("| updates /")]
+    assert line.split(" | ")[3] == "–"
+    assert line.endswith(f"| {rows[2].updates:,} / 320 |")
 
 
 def test_a_signal_stops_the_run_with_a_checkpoint(place: Path) -> None:

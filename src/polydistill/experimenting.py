@@ -100,7 +100,11 @@ def _papers(experiment: Experiment) -> dict[str, list[PaperNumber]]:
     if (paper := experiment.paper) is None:
         return {PAPER: [], PAPER_BEST: []}
     return {
-        name: [PaperNumber(task, v, x, paper.source) for task, row in rows.items() for v, x in row.items()]
+        name: [
+            PaperNumber(task, v, x, paper.source, paper.budget.get(v, ""))
+            for task, row in rows.items()
+            for v, x in row.items()
+        ]
         for name, rows in ((PAPER, paper.percent), (PAPER_BEST, paper.best))
     }
 

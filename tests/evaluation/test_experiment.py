@@ -119,9 +119,10 @@ README = """
 | **geometric mean**, % of teacher |  | 97.5 |
 | **arithmetic mean**, % of teacher |  | 97.5 |
 | **IQM**, % of teacher |  | 97.5 |
+| updates / control steps of a run |  | 500 / 2,000 |
 | parameters |  | 1 |
 
-Raw scores (% of teacher) under protocol noop, one seed; 500 updates, 2,000 control steps.
+Raw scores (% of teacher) under protocol noop, one seed.
 From [scores.csv](scores.csv).
 <!-- /table -->
 
@@ -269,7 +270,7 @@ def test_a_paper_stands_beside_and_each_variant_has_its_budget(tmp_path: Path) -
     write_paper(
         experiment,
         [
-            PaperNumber("pong", "kl", 101.0, "A paper, Table 1; its own starts"),
+            PaperNumber("pong", "kl", 101.0, "A paper, Table 1; its own starts", "5 million / 27 million"),
             PaperNumber("freeway", "kl", 99.0, "A paper, Table 1; its own starts"),
             PaperNumber("pong", "big", 50.0, "A paper, Table 2"),
             PaperNumber("qbert", "kl", 155.0, "A paper, Table 1; its own starts"),
@@ -285,10 +286,9 @@ def test_a_paper_stands_beside_and_each_variant_has_its_budget(tmp_path: Path) -
     assert "| **geometric mean**, % of teacher |  | 97.5 | 100.0 | 97.5 | – | 97.5 |\n" in text
     assert "| parameters |  | 1 |  | 1 |  | 1 |\n" in text
     assert "counts as 1 %" not in text  # a task that the paper lacks is no score of 0
-    assert (
-        "under protocol noop, one seed; kl: 500 updates, 2,000 control steps; big: 1,500 updates, 6,000 control steps; "
-        "none: 500 updates, 2,000 control steps.\n" in text
-    )
+    budgets = "500 / 2,000 | 5 million / 27 million | 1,500 / 6,000 | – | 500 / 2,000"
+    assert f"| updates / control steps of a run |  | {budgets} |\n" in text
+    assert "under protocol noop, one seed.\n" in text
     told = (
         "Paper, in % of its own teachers: A paper, Table 1; its own starts; A paper, Table 2 ([paper.csv](paper.csv))."
     )

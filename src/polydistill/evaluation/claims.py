@@ -47,11 +47,13 @@ class Paper(Settings):
     Attributes:
         source: Paper, table and what differs in its protocol.
         percent: Task -> variant -> % of teacher, of the last evaluations where the paper has several.
+        budget: Variant -> updates / control steps of a run in the paper, as the table says it.
         best: Task -> variant -> best evaluation in % of the teacher's best.
     """
 
     source: str
     percent: dict[str, dict[str, float]]
+    budget: dict[str, str] = Field(default_factory=dict)
     best: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 

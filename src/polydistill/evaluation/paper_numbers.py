@@ -18,12 +18,14 @@ class PaperNumber:
     Attributes:
         percent: The student's score in % of its teacher's; in ``paper_best.csv`` its best in % of the teacher's best.
         source: Paper, table, and what its protocol has that ours has not.
+        budget: Updates / control steps of a run in the paper, as a table says it; empty where the paper says neither.
     """
 
     task: str
     variant: str
     percent: float
     source: str
+    budget: str = ""
 
 
 def read_paper(experiment: Path, name: str = PAPER) -> list[PaperNumber]:

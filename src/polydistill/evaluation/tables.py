@@ -157,11 +157,13 @@ def experiment_table(experiment: Path, link: str) -> str:
     columns: list[_Column] = []
     for name, group in groups.items():
         means = [_mean(group, t, lambda r: r.percent) for t in tasks]
-        columns.append(_Column(name, [_cell(group.get(t, [])) for t in tasks], means, _parameters(group)))
-        told = {n.task: n.percent for n in paper if n.variant == of_variant[name]}
+        cells = [_cell(group.get(t, [])) for t in tasks]
+        columns.append(_Column(name, cells, means, _budget(group), _parameters(group)))
+        told = {n.task: n for n in paper if n.variant == of_variant[name]}
         if any(t in told for t in tasks):
-            means = [told.get(t, math.nan) for t in tasks]
-            columns.append(_Column(f"{name}, paper", [_percent(m) for m in means], means, ""))
+            means = [told[t].percent if t in told else math.nan for t in tasks]
+            budget = next(iter(told.values())).budget or "–"
+            columns.append(_Column(f"{name}, paper", [_percent(m) for m in means], means, budget, ""))
     lines = [row(["task", "teacher", *(escape(c.name) for c in columns)])]
     lines.append(row(["---", *["---:"] * (1 + len(columns))]))
     lines += [row([escape(t), " / ".join(teacher[t]), *(c.cells[i] for c in columns)]) for i, t in enumerate(tasks)]
@@ -169,6 +171,7 @@ def experiment_table(experiment: Path, link: str) -> str:
     for name in ("geometric mean", "arithmetic mean", "IQM"):
         values = [getattr(m, name.lower().replace(" ", "_")) for m in totals]
         lines.append(row([f"**{name}**, % of teacher", "", *(number(v) for v in values)]))
+    lines.append(row(["updates / control steps of a run", "", *(escape(c.budget) for c in columns)]))
     if any(r.parameters for r in results):
         lines.append(row(["parameters", "", *(c.parameters for c in columns)]))
     own = [m for m, c in zip(totals, columns, strict=True) if c.parameters]
@@ -178,34 +181,31 @@ def experiment_table(experiment: Path, link: str) -> str:
     if len(columns) > len(groups):
         told_by = "; ".join(dict.fromkeys(n.source for n in paper))
         sources.append(f"Paper, in % of its own teachers: {told_by} ([{base}{PAPER}]({base}{PAPER})).")
-    return "\n".join([*lines, "", f"{_note(results, groups)}{rule}", *sources])
+    return "\n".join([*lines, "", f"{_note(results)}{rule}", *sources])
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of the table: cells and % of teacher per task; the cell of the parameters, empty for a paper's."""
+    """A column of the table: cells and % of teacher per task, then single cells; a paper's has no parameters."""
 
     name: str
     cells: list[str]
     percents: list[float]
+    budget: str
     parameters: str
 
 
-def _note(results: Sequence[Result], groups: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
-    """Protocol, seeds and budgets; those of each column where they differ."""
+def _note(results: Sequence[Result]) -> str:
+    """Protocol and seeds."""
     seeds = len({r.seed for r in results})
-    budgets = {name: _budget([r for own in group.values() for r in own]) for name, group in groups.items()}
-    if len(set(budgets.values())) == 1:
-        budget = next(iter(budgets.values()))
-    else:
-        budget = "; ".join(f"{escape(name)}: {text}" for name, text in budgets.items())
     protocols = ", ".join(dict.fromkeys(r.protocol for r in results))
     spread = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ", one seed"
-    return f"Raw scores (% of teacher) under protocol {protocols}{spread}; {budget}."
+    return f"Raw scores (% of teacher) under protocol {protocols}{spread}."
 
 
-def _budget(results: Sequence[Result]) -> str:
-    return f"{span([r.updates for r in results])} updates, {span([r.control_steps for r in results])} control steps"
+def _budget(group: Mapping[str, Sequence[Result]]) -> str:
+    of = [r for own in group.values() for r in own]
+    return f"{span([r.updates for r in of])} / {span([r.control_steps for r in of])}"
 
 
 def _parameters(group: Mapping[str, Sequence[Result]]) -> str:
