@@ -78,7 +78,12 @@ def distill(
     most = max(recipe.evaluation.episodes, recipe.evaluation.final_episodes)
     require_starts(parts.suite.tasks, Protocol(name=recipe.evaluation.protocol, episodes=most))
     require_usable(Path(out), resume=resume, overwrite=overwrite)  # H-PR's teachers are measured next, which takes time
-    actors = build.actors(parts)
+
+    def say(text: str) -> None:
+        for callback in callbacks:
+            callback.on_message(text)
+
+    actors = build.actors(parts, say)
     try:
         folder = RunFolder(Path(out), resume=resume, overwrite=overwrite)
         try:

@@ -144,8 +144,11 @@ def bf16_pays(device: torch.device) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def actors(parts: Parts) -> list[Actor]:
+def actors(parts: Parts, say: Callable[[str], None] = lambda text: None) -> list[Actor]:
     """One actor per task: environments, memory, behaviour.
+
+    Args:
+        say: Hears what takes long: a sampler that divides by value has every teacher play first.
 
     Raises:
         UserError: an environment that cannot be opened, an unknown sampler, or a memory that is too small.
@@ -160,7 +163,7 @@ def actors(parts: Parts) -> list[Actor]:
                 env=env,
                 teacher=parts.teachers[g],
                 student=parts.student,
-                memory=_memory(parts, g, task),
+                memory=_memory(parts, g, task, say),
                 behaviour=recipe.behaviour,
                 rng=stream(recipe.seed, "behaviour", task.name),
                 seed=recipe.seed,
@@ -329,10 +332,11 @@ def _measured(parts: Parts, g: int) -> tuple[float, float]:
         env.close()
 
 
-def _memory(parts: Parts, g: int, task: Task) -> Memory:
+def _memory(parts: Parts, g: int, task: Task, say: Callable[[str], None]) -> Memory:
     memory, features = parts.recipe.memory, cached_features(parts)
     options = dict(memory.options)
     if samplers.takes(memory.sampler, "value_range") and options.get("value_range") is None:
+        say(f"the teacher plays {memory.measure_steps:,} control steps of {task.name}: the range of its values")
         options["value_range"] = _measured(parts, g)
     stacks = Stacks(task.obs_shape, task.stack, np.dtype(task.obs_dtype), parts.recipe.behaviour.num_envs)
     try:

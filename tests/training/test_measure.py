@@ -55,7 +55,11 @@ def test_the_recipe_says_how_teachers_are_measured(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(build, "value_range", lambda *x: told.append(x) or (0.0, 1.0))
     memory = {"sampler": "hierarchical", "measure_steps": 123, "measure_epsilon": 0.25}
     parts = parts_of(small(memory=memory))
-    build.actors(parts)
+    said: list[str] = []
+    build.actors(parts, said.append)
+    assert [text.split(":")[0] for text in said] == [
+        f"the teacher plays 123 control steps of {t.task.name}" for t in parts.teachers
+    ]
     assert [(x[0], x[2], x[5]) for x in told] == [(t, 123, 0.25) for t in parts.teachers]
     defaults = parts_of(small()).recipe.memory
     assert (defaults.measure_steps, defaults.measure_epsilon, defaults.refresh) == (50_000, 0.05, "before")
