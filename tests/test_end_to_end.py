@@ -38,7 +38,8 @@ def recipe(*games: str, **overrides: Any) -> DistillRecipe:
 def test_updates_happen_weights_move_and_agreement_with_real_teachers_rises() -> None:
     # H-PR draws what the student does worst: agreement in its minibatches is no measure of agreement.
     uniform: dict[str, Any] = {"memory.sampler": "uniform", "memory.options": {}}
-    parts = build.parts(recipe("pong", "breakout", **uniform))
+    quick = {"learner.optimizer": "adam", "learner.learning_rate": 5e-4, "learner.warmup_updates": 0}
+    parts = build.parts(recipe("pong", "breakout", **uniform, **quick))
     actors, learner = build.actors(parts), build.learner(parts)
     rectangle, rng = build.rectangle(parts, actors), build.sampler_stream(parts.recipe)
     before = {k: v.clone() for k, v in parts.student.state_dict().items()}
