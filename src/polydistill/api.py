@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ from polydistill import build
 from polydistill.evaluating import compare
 from polydistill.evaluation.embedding import embed
 from polydistill.evaluation.inspection import inspect_task
-from polydistill.evaluation.protocol import EVALUATION_SEED_BASE, Protocol, evaluate_task, require_starts
+from polydistill.evaluation.protocol import EVALUATION_SEED_BASE, Protocol, evaluate_task
 from polydistill.evaluation.scores import Label, Row, Summary, mean_scores, summarise, to_json, write_csv
 from polydistill.evaluation.visited import Visited
 from polydistill.nets.store import save_student
 from polydistill.nets.student import count
 from polydistill.ops.scores import percent_of_teacher
+from polydistill.planning import check
 from polydistill.policies import Policy, of_student, of_teacher
 from polydistill.recipe import DistillRecipe, require_same
 from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
-from polydistill.training.callbacks import Callback, Record
+from polydistill.training.callbacks import Callback, Record, tell
 from polydistill.training.collect import Actor
 from polydistill.training.folder import RunFolder, now, provenance, require_usable, resumed
 from polydistill.training.records import histogram
@@ -74,16 +76,9 @@ def distill(
     if not isinstance(recipe, DistillRecipe):
         named = {} if teachers is None else {"teachers": [str(t.path or t.task.name) for t in teachers]}
         recipe = DistillRecipe.parse({**named, **recipe}, "recipe")
-    parts = build.parts(recipe, teachers)
-    most = max(recipe.evaluation.episodes, recipe.evaluation.final_episodes)
-    require_starts(parts.suite.tasks, Protocol(name=recipe.evaluation.protocol, episodes=most))
+    parts = check(recipe, teachers)
     require_usable(Path(out), resume=resume, overwrite=overwrite)  # H-PR's teachers are measured next, which takes time
-
-    def say(text: str) -> None:
-        for callback in callbacks:
-            callback.on_message(text)
-
-    actors = build.actors(parts, say)
+    actors = build.actors(parts, partial(tell, callbacks))
     try:
         folder = RunFolder(Path(out), resume=resume, overwrite=overwrite)
         try:
@@ -134,8 +129,7 @@ def _distill(
         evaluate_every=recipe.evaluation.every,
     )
     if resume and run.resume():
-        for callback in callbacks:
-            callback.on_message(f"resumed {folder.path} after {run.learner.updates:,} updates")
+        tell(callbacks, f"resumed {folder.path} after {run.learner.updates:,} updates")
     finished = run.drive()
     parts.student.eval()
     save_student(folder.path, parts.student, recipe.student.kind)
@@ -160,8 +154,7 @@ def _final(
     protocol = Protocol(name=settings.protocol, episodes=settings.final_episodes)
 
     def say(task: str) -> None:
-        for callback in callbacks:
-            callback.on_message(f"final scores: teacher and student play {protocol.episodes} games of {task}")
+        tell(callbacks, f"final scores: teacher and student play {protocol.episodes} games of {task}")
 
     teachers = {t.task.name: t for t in parts.teachers}
     ours, theirs, summary = compare(student, teachers, protocol, parts.device, label=label, on_task=say)
@@ -230,8 +223,7 @@ def _inspect(
 ) -> None:
     tau = build.temperatures(parts).flatten().tolist()
     for g, (task, master) in enumerate(zip(parts.suite.tasks, masters, strict=True)):
-        for callback in callbacks:
-            callback.on_message(f"looking for the states of {task.name} where the student is worse")
+        tell(callbacks, f"looking for the states of {task.name} where the student is worse")
         inspect_task(
             task,
             master.outputs(task.name),
@@ -240,8 +232,7 @@ def _inspect(
             seed=EVALUATION_SEED_BASE + 250_000,
             out=folder.path / "inspection",
         )
-    for callback in callbacks:
-        callback.on_message("looking inside the student")
+    tell(callbacks, "looking inside the student")
     values = [m.outputs(t.name) if m.kind == "q" else None for t, m in zip(parts.suite.tasks, masters, strict=True)]
     embed(parts.student, values, seed=EVALUATION_SEED_BASE + 250_002, out=folder.path / "inspection")
 

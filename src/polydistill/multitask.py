@@ -36,7 +36,7 @@ from polydistill.settings import Settings
 from polydistill.tasks import Suite, Task
 from polydistill.teachers.base import Teacher
 from polydistill.teachers.zoo import load_teacher
-from polydistill.training.callbacks import Callback, Record
+from polydistill.training.callbacks import Callback, Record, tell
 from polydistill.training.folder import RunFolder, now, provenance, resumed
 from polydistill.training.multi import MultitaskRun
 from polydistill.training.run import METRICS
@@ -209,7 +209,7 @@ def _train(
         evaluate_every=recipe.evaluation.every,
     )
     if resume and run.resume():
-        _say(callbacks, f"resumed {folder.path} after {learner.control_steps:,} control steps")
+        tell(callbacks, f"resumed {folder.path} after {learner.control_steps:,} control steps")
     finished = run.drive()
     parts.student.eval()
     save_student(folder.path, parts.student, recipe.student.kind)
@@ -233,7 +233,7 @@ def _final(parts: Parts, student: Policy, label: Label, folder: RunFolder, callb
 
     def say(task: str) -> None:
         who = "teacher and student play" if task in parts.teachers else "the student plays"
-        _say(callbacks, f"final scores: {who} {protocol.episodes} games of {task}")
+        tell(callbacks, f"final scores: {who} {protocol.episodes} games of {task}")
 
     ours, theirs, summary = compare(student, parts.teachers, protocol, parts.device, label=label, on_task=say)
     write_csv(folder.path / "teacher_scores.csv", theirs, Row)
@@ -266,7 +266,7 @@ def _known_only(entries: Mapping[str, Record]) -> dict[str, Record]:
 def _inspect(parts: Parts, student: Policy, folder: RunFolder, callbacks: Sequence[Callback]) -> None:
     tau, out, values = INSPECTION_TEMPERATURE, folder.path / "inspection", dict[str, Outputs]()
     for name, teacher in parts.teachers.items():
-        _say(callbacks, f"looking for the states of {name} where the student is worse")
+        tell(callbacks, f"looking for the states of {name} where the student is worse")
         ours, theirs = student.outputs(name), of_teacher(teacher, parts.device).outputs(name)
         if teacher.kind == "q":
             values[name] = theirs
@@ -278,14 +278,9 @@ def _inspect(parts: Parts, student: Policy, folder: RunFolder, callbacks: Sequen
             seed=EVALUATION_SEED_BASE + 250_000,
             out=out,
         )
-    _say(callbacks, "looking inside the student")
+    tell(callbacks, "looking inside the student")
     of_tasks = [values.get(task.name) for task in parts.suite.tasks]
     embed(parts.student, of_tasks, seed=EVALUATION_SEED_BASE + 250_002, out=out)
-
-
-def _say(callbacks: Sequence[Callback], text: str) -> None:
-    for callback in callbacks:
-        callback.on_message(text)
 
 
 def _describe(parts: Parts) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from polydistill.algorithms.graphs import graphed, upload
-from polydistill.algorithms.kickstart import Assistance
+from polydistill.algorithms.kickstart import Assistance, helped
 from polydistill.algorithms.pqn import Exploration
 from polydistill.envs.base import VecEnv
 from polydistill.ops.policy import epsilon_greedy, greedy
@@ -275,10 +275,7 @@ class DQN:
             self.assist.begin(self.updates)
         q = self.net(obs)
         loss = dqn_loss(q, action, reward, terminated, q_next, online, discount).mean()
-        if self.assist is not None:
-            loss = self.assist.share(self.steps) * loss
-            if (term := self.assist.term(self.steps, obs, q)) is not None:
-                loss = loss + term
+        loss = helped(self.assist, loss, self.steps, obs, q)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

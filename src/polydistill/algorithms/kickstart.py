@@ -37,6 +37,18 @@ class Assistance(Protocol):
         """What the learner's own loss is multiplied by, in [0, 1]; ``steps`` as there."""
 
 
+def helped(assist: Assistance | None, loss: Tensor, steps: int, obs: Tensor, q: Tensor) -> Tensor:
+    """A learner's loss as the help has it: its share, and the term added; unchanged without help.
+
+    Args:
+        steps, obs, q: As for :meth:`Assistance.term`.
+    """
+    if assist is None:
+        return loss
+    loss, term = assist.share(steps) * loss, assist.term(steps, obs, q)
+    return loss if term is None else loss + term
+
+
 class KickstartSettings(Settings):
     """A teacher that helps in the beginning.
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from polydistill.algorithms.graphs import Graphed, graphed, upload
-from polydistill.algorithms.kickstart import Assistance
+from polydistill.algorithms.kickstart import Assistance, helped
 from polydistill.algorithms.rollout import Rollout
 from polydistill.envs.base import VecEnv
 from polydistill.ops.value import advantage_target, expected_value, q_lambda_returns
@@ -223,10 +223,7 @@ class PQN:
         values = self.net(batch)
         q = values.gather(1, kept.actions[index, None]).squeeze(1)
         loss = 0.5 * (q - kept.target[index]).square().mean()
-        if self.assist is not None:
-            loss = self.assist.share(self.steps) * loss
-            if (term := self.assist.term(self.steps, batch, values)) is not None:
-                loss = loss + term
+        loss = helped(self.assist, loss, self.steps, batch, values)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), self.s.max_grad_norm)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from polydistill.errors import UserError
-from polydistill.evaluation.markdown import escape, number, row
+from polydistill.evaluation.markdown import escape, mean_and_spread, number, row
 from polydistill.evaluation.rows import read_csv
 from polydistill.ops.scores import first_reaching, mean_between
 
@@ -201,7 +201,4 @@ def _cell(updates: Sequence[float]) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    if not values or any(map(math.isnan, values)):
-        return "–"
-    spread = f" ± {number(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
-    return f"{number(float(np.mean(values)))}{spread}"
+    return "–" if any(map(math.isnan, values)) else mean_and_spread(values)

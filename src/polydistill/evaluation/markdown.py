@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 
 def number(value: float) -> str:
     """One decimal below 1,000, thousands marked above, a dash for NaN."""
     if math.isnan(value):
         return "–"
     return f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """The mean, with the standard deviation (of a sample) where there are several; a dash for none."""
+    spread = f" ± {number(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+    return f"{number(float(np.mean(values)) if len(values) else math.nan)}{spread}"
 
 
 def span(values: Sequence[int]) -> str:

@@ -25,7 +25,7 @@ from polydistill.evaluation.best import BEST, best_table
 from polydistill.evaluation.curves import AREA, REACH, area_table, reach_table
 from polydistill.evaluation.distral_results import holds_agents
 from polydistill.evaluation.distral_tables import ORDER, TASKS, agents_table, order_table, tasks_table
-from polydistill.evaluation.markdown import escape, number, row, span
+from polydistill.evaluation.markdown import escape, mean_and_spread, number, row, span
 from polydistill.evaluation.negative_transfer import NEGATIVE_TRANSFER, negative_transfer_table
 from polydistill.evaluation.paper_numbers import PAPER, read_paper
 from polydistill.evaluation.rows import read_csv
@@ -224,6 +224,4 @@ def _mean(group: dict[str, list[Result]], task: str, value: Callable[[Result], f
 def _cell(results: Sequence[Result]) -> str:
     if not results:
         return "–"
-    scores = [r.score for r in results]
-    spread = f" ± {number(float(np.std(scores, ddof=1)))}" if len(scores) > 1 else ""
-    return f"{number(float(np.mean(scores)))}{spread} ({number(float(np.mean([r.percent for r in results])))} %)"
+    return f"{mean_and_spread([r.score for r in results])} ({number(float(np.mean([r.percent for r in results])))} %)"

@@ -14,8 +14,9 @@ from polydistill.evaluation.experiment import COMMANDS, README, read_json, repla
 from polydistill.evaluation.rows import read_csv, write_csv
 from polydistill.evaluation.tables import close, fill_tables, opening
 from polydistill.evaluation.teacher_scores import SCORES, TEACHERS, TeacherScore
+from polydistill.teachers.zoo import CARD
 
-CARD, CURVE = "card.json", "curve.csv"  # in the folder of a teacher that was trained here
+CURVE = "curve.csv"  # in the folder of a teacher that was trained here
 
 STEPS = "control_steps"  # the column of a curve that orders it
 

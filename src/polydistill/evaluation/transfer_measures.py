@@ -18,7 +18,7 @@ import numpy as np
 
 from polydistill.errors import UserError
 from polydistill.evaluation.curves import CURVES, CurvePoint
-from polydistill.evaluation.markdown import escape, number, row
+from polydistill.evaluation.markdown import escape, mean_and_spread, number, row
 from polydistill.evaluation.rows import read_csv
 from polydistill.ops.scores import first_reaching, mean_between
 
@@ -150,7 +150,7 @@ def _scores(about: About, found: dict[str, dict[int, Curve]], steps: Sequence[fl
         for x in grid:
             own = [score_at(c, x) for c in curves.values()]
             best = max(_mean([score_at(c, x) for c in cs.values()]) for cs in found.values())
-            cells.append(f"**{_cell(own)}**" if _mean(own) == best else _cell(own))
+            cells.append(f"**{mean_and_spread(own)}**" if _mean(own) == best else mean_and_spread(own))
             if x in told:
                 cells.append(number(about.scores[variant][told[x]]) if variant in about.scores else "–")
         lines.append(row([escape(variant), *cells]))
@@ -174,10 +174,10 @@ def _measures(about: About, found: dict[str, dict[int, Curve]], base: Curve, end
         there = [x for x in reached if not math.isnan(x)]
         some = f" ({len(there)} of {len(reached)})" if len(there) < len(reached) else ""
         ratio = [transfer_ratio(m, area) for m in means]
-        jump = "–" if variant == about.baseline else _cell([jump_start(c, base) for c in own])
+        jump = "–" if variant == about.baseline else mean_and_spread([jump_start(c, base) for c in own])
         ratio_cell = "–" if variant == about.baseline or math.isnan(_mean(ratio)) else f"{_mean(ratio):+.2f}"
         steps = f"{_mean(there):,.0f}{some}" if there else "never"
-        lines.append(row([escape(variant), jump, _cell(means), ratio_cell, steps]))
+        lines.append(row([escape(variant), jump, mean_and_spread(means), ratio_cell, steps]))
     note = (
         f"Up to {end:,.0f} control steps, against the mean curve of {escape(about.baseline)}: score at step 0 above it;"
         " area under the curve per step, and by what share it is larger; first evaluation as good as its last one."
@@ -214,8 +214,3 @@ def _thin(grid: Sequence[float], most: int = COLUMNS) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else math.nan
-
-
-def _cell(values: Sequence[float]) -> str:
-    spread = f" ± {number(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
-    return f"{number(_mean(values))}{spread}"

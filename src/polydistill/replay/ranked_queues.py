@@ -11,7 +11,7 @@ from polydistill.replay.priorities import Insertion, Priorities, sane_largest
 from polydistill.replay.queues import Queues
 from polydistill.replay.rank_law import RankLaw, rank_law
 from polydistill.replay.ranking import Ranking
-from polydistill.replay.slots import as_numbers, as_slots, require_free, require_room, require_stored
+from polydistill.replay.slots import as_numbers, as_slots, require_free, require_stored
 from polydistill.replay.state import State, nest, require, unnest
 
 #: Minibatches drawn at once, a row each: slots int64 [k, n], their probabilities float64, and their queues int64.
@@ -72,8 +72,7 @@ class RankedQueues:
             UserError: a bad priority, or a slot that is no slot, is not free or comes twice.
         """
         n = len(slots)
-        require_room(n, self._stored, self.slots)
-        require_free(slots, self.slots, self._ranking.is_stored)
+        require_free(slots, self._stored, self.slots, self._ranking.is_stored)
         return self._priorities.first(n, None if priority is None else as_numbers(priority, n, "priorities"))
 
     def put(self, slots: np.ndarray, queue: np.ndarray, first: np.ndarray) -> np.ndarray:

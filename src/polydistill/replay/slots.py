@@ -65,14 +65,10 @@ def require_range(slots: np.ndarray, total: int) -> None:
         raise UserError(f"slots are 0 to {total - 1}, not {slots.min()} to {slots.max()}; nothing was changed")
 
 
-def require_room(n: int, stored: int, total: int) -> None:
-    """Raise UserError unless ``n`` slots of ``total`` are free."""
-    if stored + n > total:
-        raise UserError(f"{n} slots put where {total - stored} are free; nothing was changed")
-
-
-def require_free(slots: np.ndarray, total: int, is_stored: IsStored) -> None:
-    """Raise UserError unless these, int64 [n], are slots of 0 .. total - 1, each once, and none is stored."""
+def require_free(slots: np.ndarray, stored: int, total: int, is_stored: IsStored) -> None:
+    """Raise UserError unless these, int64 [n], are slots of 0 .. total - 1, each once, and none of the ``stored``."""
+    if stored + len(slots) > total:
+        raise UserError(f"{len(slots)} slots put where {total - stored} are free; nothing was changed")
     if not len(slots):
         return
     ordered = np.sort(slots)

@@ -26,7 +26,8 @@ def value_histogram(data: RunData, task: str) -> str | None:
 
     Older runs: see :func:`met_in`. Where the run has H-PR's partitions, their edges are drawn.
     """
-    found = [(line, _histogram(line, task, met_in(data))) for line in data.evals]
+    met = met_in(data)
+    found = [(line, _histogram(line, task, met)) for line in data.evals]
     known = [(line, values) for line, values in found if values is not None]
     if len(known) < 2:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,9 @@ class Callback:
 
     def on_end(self) -> None:
         """The run is over, for whatever reason."""
+
+
+def tell(callbacks: Iterable[Callback], text: str) -> None:
+    """Say something to every one of them."""
+    for callback in callbacks:
+        callback.on_message(text)

@@ -17,7 +17,6 @@ from polydistill.replay.slots import (
     as_slots,
     as_values,
     require_free,
-    require_room,
     require_stored,
     whole,
 )
@@ -65,8 +64,7 @@ class Proportional:
         """Take in free slots; the value plays no part. Raises UserError for bad ones; nothing is changed then."""
         slots = as_slots(slots)
         n = len(slots)
-        require_room(n, len(self), self.slots)
-        require_free(slots, self.slots, self._is_stored)
+        require_free(slots, len(self), self.slots, self._is_stored)
         as_values(value, n)
         first = self._priorities.first(n, None if priority is None else as_numbers(priority, n, "priorities"))
         gone = []

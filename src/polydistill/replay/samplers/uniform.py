@@ -14,7 +14,6 @@ from polydistill.replay.slots import (
     as_slots,
     as_values,
     require_free,
-    require_room,
     require_stored,
     whole,
 )
@@ -50,8 +49,7 @@ class Uniform:
         """Take in free slots; value and priority play no part. Raises UserError for bad ones, changing nothing."""
         slots = as_slots(slots)
         n = len(slots)
-        require_room(n, self._count, self.slots)
-        require_free(slots, self.slots, self._is_stored)
+        require_free(slots, self._count, self.slots, self._is_stored)
         as_values(value, n)
         if priority is not None:
             _check(priority, n)
