@@ -28,7 +28,8 @@ from polydistill.training.callbacks import Callback, Record, tell
 from polydistill.training.collect import Actor
 from polydistill.training.folder import RunFolder, now, provenance, require_usable, resumed
 from polydistill.training.records import histogram
-from polydistill.training.run import METRICS, Run
+from polydistill.training.run import Run
+from polydistill.training.watched import METRICS
 
 #: Evaluations while training use other seeds than the final one, so that nothing is chosen on those.
 VALIDATION_SEED = EVALUATION_SEED_BASE + 500_000

@@ -25,8 +25,8 @@ from polydistill.training.distral_files import Saved
 from polydistill.training.distral_policy import DistralPolicy, score
 from polydistill.training.folder import RunFolder, now, provenance, resumed
 from polydistill.training.progress import duration
-from polydistill.training.run import CHECKPOINTS, METRICS
 from polydistill.training.stopping import stop_on_signal
+from polydistill.training.watched import CHECKPOINTS, METRICS
 
 __all__ = ["DISTILLED", "PROTOCOL", "DistralRecipe", "Outcome", "distral"]
 

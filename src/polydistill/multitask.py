@@ -39,7 +39,7 @@ from polydistill.teachers.zoo import load_teacher
 from polydistill.training.callbacks import Callback, Record, tell
 from polydistill.training.folder import RunFolder, now, provenance, resumed
 from polydistill.training.multi import MultitaskRun
-from polydistill.training.run import METRICS
+from polydistill.training.watched import METRICS
 
 #: What a resumed run may change: how long, where, and how it is scored.
 RESUMED_WITH = ("total_steps", "evaluation", "against", "device", "threads")

@@ -26,7 +26,8 @@ from polydistill.recipe import DistillRecipe, require_same
 from polydistill.training import checkpoint
 from polydistill.training.callbacks import Callback, Record
 from polydistill.training.folder import RunFolder
-from polydistill.training.run import CHECKPOINTS, METRICS, Run
+from polydistill.training.run import Run
+from polydistill.training.watched import CHECKPOINTS, METRICS
 from tests.distilling import NAMES, fitted_teacher, parts_of, small, write_teacher
 
 TIMING = {"seconds", "updates_per_s", "control_steps_per_s"}

@@ -3,51 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from polydistill.algorithms.multi_dqn import MultiDQN
-from polydistill.errors import UserError
 from polydistill.training import checkpoint
-from polydistill.training.callbacks import Callback, Record
-from polydistill.training.folder import RunFolder
 from polydistill.training.multi_records import Meter
-from polydistill.training.run import CHECKPOINTS, METRICS, Evaluate
-from polydistill.training.stopping import Stop, stop_on_signal
+from polydistill.training.stopping import stop_on_signal
+from polydistill.training.watched import CHECKPOINTS, METRICS, Watched
 
 
-@dataclass
-class MultitaskRun:
+@dataclass(kw_only=True)
+class MultitaskRun(Watched):
     """One training: the learner, its clock, and when what happens.
 
     Attributes:
         total_steps: Control steps of all games together at which it ends.
-        log_seconds: Seconds between records in ``metrics.jsonl``.
-        evaluate_every: Updates between evaluations; 0: none while training.
-        checkpoint_seconds: Seconds between checkpoints.
     """
 
-    folder: RunFolder
     learner: MultiDQN
     total_steps: int
-    evaluate: Evaluate
-    callbacks: Sequence[Callback] = ()
-    log_seconds: float = 5.0
-    evaluate_every: int = 0
-    checkpoint_seconds: float = 180.0
-    seconds: float = 0.0  # of all sittings together
-    _evaluated: int = field(default=0, init=False)
 
     @property
     def names(self) -> list[str]:
         return [task.name for task in self.learner.suite.tasks]
 
     @property
+    def updates(self) -> int:
+        return self.learner.updates
+
+    @property
+    def control_steps(self) -> int:
+        return self.learner.control_steps
+
+    @property
     def over(self) -> bool:
         """Whether all control steps have been played."""
-        return self.learner.control_steps >= self.total_steps
+        return self.control_steps >= self.total_steps
 
     def drive(self) -> bool:
         """Train to the last control step, or to a stop asked for by a signal or a callback. True if it came to the end.
@@ -67,11 +59,11 @@ class MultitaskRun:
                     meter.add(update)
                     now = time.monotonic()
                     self.seconds = before + now - began
-                    if False in [c.on_step(learner.updates) for c in self.callbacks]:
+                    if self._wants_stop():
                         stop.asked = True
                     if stop.asked or self.over:
                         continue  # what is owed for the last control step is still learnt
-                    evaluating = self.evaluate_every and learner.updates - self._evaluated >= self.evaluate_every
+                    evaluating = self._due()
                     saving = now - saved > self.checkpoint_seconds
                     if evaluating or saving or now - meter.since > self.log_seconds:  # no NaN is evaluated or saved
                         self._record("on_log", meter.record(now, self.when()))
@@ -95,36 +87,6 @@ class MultitaskRun:
         each = max(self.total_steps // games - s.learning_starts, 0) // s.update_period
         return each if self.learner.switch == "lockstep" else each * games
 
-    def when(self) -> Record:
-        """Seconds of all sittings, updates, control steps of all games: what every record begins with."""
-        learner = self.learner
-        return {
-            "seconds": round(self.seconds, 2), "updates": learner.updates, "control_steps": learner.control_steps,
-        }  # fmt: skip
-
-    def _evaluate(self, stop: Stop) -> None:
-        """An evaluation; a signal cuts it short, and it counts as not done."""
-        with stop.cutting():
-            entries = self.evaluate(self.learner.updates)
-        if stop.asked:
-            return
-        self._evaluated = self.learner.updates
-        self._record("on_evaluation", {"kind": "eval", **self.when(), "tasks": entries})
-
-    def _record(self, event: str, record: Record) -> None:
-        self.folder.append(METRICS, record)
-        self._tell(event, record)
-
-    def _tell(self, event: str, *arguments: Any) -> None:
-        for callback in self.callbacks:
-            getattr(callback, event)(*arguments)
-
-    def _save_or_say(self) -> None:
-        try:
-            self.save()
-        except UserError as error:
-            self._tell("on_message", f"{error}; trying again in {self.checkpoint_seconds:.0f} seconds")
-
     def save(self) -> Path:
         """Write a checkpoint: both networks, optimiser, counters. The memories are filled again on resume.
 
@@ -136,7 +98,7 @@ class MultitaskRun:
             **self.when(), **counters, "evaluated": self._evaluated, "metrics_bytes": self.folder.size(METRICS),
         }  # fmt: skip
         parts = {"student": self.learner.student.state_dict(), **tensors}
-        path = checkpoint.save(self.folder.path / CHECKPOINTS, self.learner.updates, parts, state)
+        path = checkpoint.save(self.folder.path / CHECKPOINTS, self.updates, parts, state)
         self._tell("on_checkpoint", path)
         return path
 

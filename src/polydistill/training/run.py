@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,49 +13,32 @@ import torch
 from polydistill.errors import UserError
 from polydistill.optim import flatten_optimizer, restore_optimizer
 from polydistill.training import checkpoint
-from polydistill.training.callbacks import Callback, Record
 from polydistill.training.collect import Actor
 from polydistill.training.distil import Progress, Rectangle, Schedule, distil, refill_steps
-from polydistill.training.folder import RunFolder
 from polydistill.training.learner import Learner
 from polydistill.training.records import Meter
-from polydistill.training.stopping import Stop, stop_on_signal
-
-METRICS = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
-
-#: Updates done, seed offset -> per-task evaluation entries of ``metrics.jsonl``.
-Evaluate = Callable[[int], dict[str, Record]]
+from polydistill.training.stopping import stop_on_signal
+from polydistill.training.watched import CHECKPOINTS, METRICS, Watched
 
 
-@dataclass
-class Run:
-    """One distillation: its parts, its counters, and when what happens.
+@dataclass(kw_only=True)
+class Run(Watched):
+    """One distillation: its parts, its counters, and when what happens."""
 
-    Attributes:
-        log_seconds: Seconds between records in ``metrics.jsonl``.
-        evaluate_every: Updates between evaluations; 0: none while training.
-        checkpoint_seconds: Seconds between checkpoints.
-    """
-
-    folder: RunFolder
     actors: Sequence[Actor]
     learner: Learner
     rectangle: Rectangle
     schedule: Schedule
     rng: np.random.Generator
-    evaluate: Evaluate
-    callbacks: Sequence[Callback] = ()
-    log_seconds: float = 5.0
-    evaluate_every: int = 0
-    checkpoint_seconds: float = 180.0
-    seconds: float = 0.0  # of all sittings together
-    _evaluated: int = field(default=0, init=False)
     _progress: Progress = field(default_factory=Progress, init=False)
 
     @property
     def names(self) -> list[str]:
         return [a.env.task.name for a in self.actors]
+
+    @property
+    def updates(self) -> int:
+        return self.learner.updates
 
     @property
     def control_steps(self) -> int:
@@ -71,7 +53,7 @@ class Run:
     def drive(self) -> bool:
         """Run to the last update, or to a stop asked for by a signal or a callback. True if it came to the end."""
         total = self.schedule.total_updates
-        if self.learner.updates >= total:
+        if self.updates >= total:
             return True
         began = saved = time.monotonic()
         before = self.seconds
@@ -84,13 +66,13 @@ class Run:
                     meter.add(loss)
                     now = time.monotonic()
                     self.seconds = before + now - began
-                    if False in [c.on_step(self.learner.updates) for c in self.callbacks]:
+                    if self._wants_stop():
                         stop.asked = True
-                    if stop.asked or self.learner.updates >= total:
+                    if stop.asked or self.updates >= total:
                         break
                     if now - meter.since > self.log_seconds:
                         self._record("on_log", meter.record(now))
-                    if self.evaluate_every and self.learner.updates - self._evaluated >= self.evaluate_every:
+                    if self._due():
                         self._evaluate(stop)
                         meter.restart()
                     if now - saved > self.checkpoint_seconds:
@@ -102,34 +84,7 @@ class Run:
                 self.save()
         finally:
             self._tell("on_end")
-        return self.learner.updates >= total
-
-    def _save_or_say(self) -> None:
-        try:
-            self.save()
-        except UserError as error:
-            self._tell("on_message", f"{error}; trying again in {self.checkpoint_seconds:.0f} seconds")
-
-    def _evaluate(self, stop: Stop) -> None:
-        """An evaluation; a signal cuts it short, and it counts as not done."""
-        with stop.cutting():
-            entries = self.evaluate(self.learner.updates)
-        if stop.asked:
-            return
-        self._evaluated = self.learner.updates
-        self._record("on_evaluation", {"kind": "eval", **self.when(), "tasks": entries})
-
-    def when(self) -> Record:
-        """Seconds of all sittings, updates, control steps of all tasks: what every record begins with."""
-        return {"seconds": round(self.seconds, 2), "updates": self.learner.updates, "control_steps": self.control_steps}
-
-    def _record(self, event: str, record: Record) -> None:
-        self.folder.append(METRICS, record)
-        self._tell(event, record)
-
-    def _tell(self, event: str, *arguments: Any) -> None:
-        for callback in self.callbacks:
-            getattr(callback, event)(*arguments)
+        return self.updates >= total
 
     def save(self) -> Path:
         """Write a checkpoint: weights, optimiser, counters and generators. The memories are filled again on resume.
@@ -154,7 +109,7 @@ class Run:
         tensors = {"student": self.learner.student.state_dict(), "optimizer": optimizer}
         if self.learner.beside is not None:
             tensors["beside"] = self.learner.beside.state_dict()
-        path = checkpoint.save(self.folder.path / CHECKPOINTS, self.learner.updates, tensors, state)
+        path = checkpoint.save(self.folder.path / CHECKPOINTS, self.updates, tensors, state)
         self._tell("on_checkpoint", path)
         return path
 
