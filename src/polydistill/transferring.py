@@ -53,6 +53,8 @@ class HandOver(Settings):
         value_scale: Kept outputs are multiplied by this. None: the temperature of the distillation, which divided the
             teacher's values (logits are values / temperature, but for a constant of each state); 1 for networks whose
             outputs are values, and for logits that were not made from values (loss ``nll``, teachers of logits).
+        rescale: Layers are brought to the size of freshly drawn ones; the network computes the same. Weights that grew
+            in a long distillation would hardly move under the learner's steps. False: as in the paper.
         warmup_updates: For so many updates only the last layer learns, so that the errors of its level do not reach the
             layers that are to be kept. 0 is the paper's. With random weights there is none.
     """
@@ -60,6 +62,7 @@ class HandOver(Settings):
     head: Head = "keep18"
     like: str | None = None
     value_scale: float | None = Field(None, gt=0)
+    rescale: bool = True
     warmup_updates: int = Field(500, ge=0)
 
 
@@ -235,7 +238,7 @@ def _network(
         require_label(recipe.init, source.path, source.recipe)
         row = source.row_for(task, hand.like)
         scale = source.temperatures[row] if hand.value_scale is None else hand.value_scale
-        made = source.network_for(task, hand.head, scale, hand.like)
+        made = source.network_for(task, hand.head, scale, hand.like, rescaled=hand.rescale)
     told = f"weights of {source.path}, "
     if hand.head == "reinit":
         told += "a new last layer"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from polydistill.errors import UserError
@@ -24,6 +25,7 @@ from polydistill.teachers.bodies import (
     weights_of,
 )
 from polydistill.teachers.notes import mapping, objective, teacher_kinds
+from polydistill.teachers.rescaling import rescale, sizes
 from polydistill.teachers.zoo import CARD, Network, build_network, load_teacher
 
 Head = Literal["keep18", "reinit"]
@@ -110,7 +112,14 @@ class Source:
         return asked or mine.pop()
 
     def network_for(
-        self, task: Task, head: Head, scale: float = 1.0, like: str | None = None, *, training: bool = True
+        self,
+        task: Task,
+        head: Head,
+        scale: float = 1.0,
+        like: str | None = None,
+        *,
+        training: bool = True,
+        rescaled: bool = False,
     ) -> Transferred:
         """The network on ``task`` with the source's weights; what is new comes from torch's generator.
 
@@ -119,6 +128,7 @@ class Source:
                 last layer anew.
             scale: Kept outputs are multiplied by this.
             training: It will learn; else it answers in the precision of :func:`load_teacher`.
+            rescaled: Its layers are as large as fresh ones, see :func:`polydistill.teachers.rescaling.rescale`.
 
         Raises:
             UserError: as :meth:`row_for`.
@@ -128,7 +138,7 @@ class Source:
         net = build_network(task, network, training=training)
         layer, _ = last_layer(net)
         wanted = _meanings(net, task)
-        own = net.state_dict()
+        own, fresh = net.state_dict(), sizes(net)
         weights = {k: v.to(own[k].dtype) for k, v in self.weights[row].items() if not k.startswith(f"{layer}.")}
         missing = sorted(k for k in own if k not in weights and not k.startswith(f"{layer}."))
         if missing:
@@ -142,6 +152,12 @@ class Source:
                     tensor[i] = scale * theirs[self.meanings[row].index(meaning)]
             weights[f"{layer}.{name}"] = tensor
         net.load_state_dict(weights)
+        if rescaled:
+            factor = rescale(net, layer, fresh, _examples(task))
+            with torch.no_grad():
+                for i, meaning in enumerate(wanted):
+                    if meaning not in new:
+                        net.get_submodule(layer).get_parameter("weight")[i].mul_(factor)
         own_actions = task.action_meanings
         kept = [m for m in own_actions if m not in new]
         untrained = tuple(m for m in kept if m not in self.trained[row])
@@ -232,6 +248,14 @@ def _meanings(net: nn.Module, task: Task) -> tuple[str, ...]:
 
 def _seen(task: Task) -> tuple[tuple[int, ...], str, str]:
     return task.obs_shape, task.obs_dtype, task.obs_profile
+
+
+def _examples(task: Task) -> Tensor:
+    """Some observations of noise ``[8, *obs_shape]``, the same every time; torch's own generator is left alone."""
+    drawn = torch.Generator().manual_seed(0)
+    if task.obs_dtype == "uint8":
+        return torch.randint(0, 256, (8, *task.obs_shape), dtype=torch.uint8, generator=drawn)
+    return torch.randn((8, *task.obs_shape), generator=drawn)
 
 
 def _words(task: Task) -> str:
