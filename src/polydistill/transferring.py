@@ -246,6 +246,7 @@ def _network(
         told += f"outputs kept and multiplied by {scale:g}"
         told += f", but new for {', '.join(made.new)}" if made.new else ""
         told += f"; {', '.join(made.untrained)} as first drawn: no source task has them" if made.untrained else ""
+    told += f"; {len(made.rescaled)} layers brought to the size of fresh ones" if made.rescaled else ""
     return made.net, made.network, Warmup(made.net, made.layer, hand.warmup_updates), told
 
 

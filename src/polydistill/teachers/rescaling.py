@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 Norm = nn.LayerNorm | nn.GroupNorm
+TOLERANCE = 0.02  # a normalisation's epsilon is not scaled, and bfloat16 has steps of 0.004
 
 
 @torch.no_grad()
@@ -51,7 +52,7 @@ def rescale(net: nn.Module, last: str, sizes: Mapping[str, float], obs: Tensor) 
             bias.mul_(factor)
     top = net.get_submodule(last).get_parameter("weight")
     top.mul_(carried)
-    same = torch.allclose(net(obs), answer, rtol=1e-3, atol=1e-3 * float(answer.abs().max()))
+    same = float((net(obs) - answer).abs().max()) <= TOLERANCE * float(answer.abs().max())
     top.div_(carried)
     if same and len(set(order)) == len(order):
         return carried

@@ -152,6 +152,7 @@ class Source:
                     tensor[i] = scale * theirs[self.meanings[row].index(meaning)]
             weights[f"{layer}.{name}"] = tensor
         net.load_state_dict(weights)
+        grown = sizes(net)
         if rescaled:
             factor = rescale(net, layer, fresh, _examples(task))
             with torch.no_grad():
@@ -161,7 +162,8 @@ class Source:
         own_actions = task.action_meanings
         kept = [m for m in own_actions if m not in new]
         untrained = tuple(m for m in kept if m not in self.trained[row])
-        return Transferred(net, network, layer, tuple(m for m in new if m in own_actions), untrained)
+        changed = tuple(name for name, size in sizes(net).items() if name != layer and size != grown[name])
+        return Transferred(net, network, layer, tuple(m for m in new if m in own_actions), untrained, changed)
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ class Transferred:
         layer: Name of its last layer.
         new: The task's actions whose outputs are not the source's.
         untrained: Those whose outputs are the source's, which no task of the source ever trained.
+        rescaled: Names of the layers that are not as large as the source's.
     """
 
     net: nn.Module
@@ -179,6 +182,7 @@ class Transferred:
     layer: str
     new: tuple[str, ...]
     untrained: tuple[str, ...]
+    rescaled: tuple[str, ...] = ()
 
 
 def open_source(path: str | Path) -> Source:
