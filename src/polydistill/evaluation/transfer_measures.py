@@ -155,8 +155,8 @@ def _scores(about: About, found: dict[str, dict[int, Curve]], steps: Sequence[fl
                 cells.append(number(about.scores[variant][told[x]]) if variant in about.scores else "–")
         lines.append(row([escape(variant), *cells]))
     seeds = max(len(c) for c in found.values())
-    spread = " ± standard deviation" if seeds > 1 else ""
-    note = f"Scores during training, mean{spread} of {seeds} seeds; bold: the best"
+    over = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    note = f"Scores during training, {over}; bold: the best"
     note += " of ours; between two evaluations on a straight line." if told else "."
     return "\n".join([*lines, "", f"{note} From [{CURVES}]({CURVES})."])
 
