@@ -103,7 +103,7 @@ def test_rows_of_new_actions_stay_as_drawn(tmp_path: Path) -> None:
     assert plain.new == scaled.new == ("FIRE",)
     before, after = (weights(x.net, x.layer) for x in (plain, scaled))
     assert torch.equal(before[1], after[1])
-    assert float(after[0, 0] / before[0, 0]) > 2
+    assert bool(after[0, 0] / before[0, 0] > 2)
 
 
 def test_a_network_that_it_would_change_stays_as_it_is() -> None:
