@@ -45,7 +45,8 @@ def test_known_numbers() -> None:
             net[i].bias.copy_(torch.tensor(bias))
     x = torch.tensor([[1.0], [-3.0]])
     assert net(x).tolist() == [[2 * (6 * 11 + 8 * 8 + 3) + 7.0], [2 * 3 + 7.0]]
-    carried = rescale(net, "4", {"0": 1.0, "2": 1.0, "4": 1.0}, x)
+    carried, changed = rescale(net, "4", {"0": 1.0, "2": 1.0, "4": 1.0}, x)
+    assert changed == ("0", "2")
     assert net[0].weight.tolist() == [[0.75], [1.0]]
     assert net[0].bias.tolist() == [2.0, 1.0]
     assert net[2].weight.tolist() == [[6 * 4 / 32, 8 * 4 / 32]]  # 40 -> 1.25
@@ -63,7 +64,7 @@ def test_a_teacher_grown_ninefold(norm: bool, bf16: bool) -> None:
     grow(net)
     obs = torch.randint(0, 256, (4, *BREAKOUT.obs_shape), dtype=torch.uint8)
     before, top = net(obs), weights(net, last).clone()
-    carried = rescale(net, last, fresh, obs)
+    carried, _ = rescale(net, last, fresh, obs)
     assert torch.equal(weights(net, last), top)
     weights(net, last).data *= carried
     assert torch.allclose(net(obs), before, atol=(0.02 if bf16 else 1e-3) * float(before.detach().abs().max()))
@@ -111,5 +112,5 @@ def test_a_network_that_it_would_change_stays_as_it_is() -> None:
     fresh, obs = sizes(net), torch.randn(5, 3)
     grow(net)
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    assert rescale(net, "2", fresh, obs) == 1
+    assert rescale(net, "2", fresh, obs) == (1, ())
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())

@@ -20,7 +20,7 @@ TOLERANCE = 0.02  # a normalisation's epsilon is not scaled, and bfloat16 has st
 
 
 @torch.no_grad()
-def rescale(net: nn.Module, last: str, sizes: Mapping[str, float], obs: Tensor) -> float:
+def rescale(net: nn.Module, last: str, sizes: Mapping[str, float], obs: Tensor) -> tuple[float, tuple[str, ...]]:
     """Bring each layer before the ``last`` to about its given size, and keep what the network computes.
 
     Factors are powers of two: nothing is rounded, and sizes come within a factor of 1.42. A network whose answer they
@@ -33,31 +33,33 @@ def rescale(net: nn.Module, last: str, sizes: Mapping[str, float], obs: Tensor) 
         obs: Some observations ``[B, *obs_shape]``, to see the order of the layers and to compare answers.
 
     Returns:
-        What the last layer's weights have to be multiplied by; 1 for a network that stays as it is.
+        What the last layer's weights have to be multiplied by, and the names of the layers that are not as large as
+        they were; 1 and none for a network that stays as it is.
     """
     before = {k: v.clone() for k, v in net.state_dict().items()}
     answer = net(obs)
     names = {m: n for n, m in net.named_modules()}
     order = _order(net, obs)
-    carried = 1.0
+    carried, changed = 1.0, []
     for module, after in pairwise(order):
         if isinstance(module, Norm) or names[module] == last:
             continue
         weight, bias = module.get_parameter("weight"), module.bias
-        weight.mul_(carried)
-        factor = _power_of_two(sizes[names[module]], float(weight.norm()))
-        carried = 1.0 if isinstance(after, Norm) else 1 / factor
-        weight.mul_(factor)
+        factor = _power_of_two(sizes[names[module]], carried * float(weight.norm()))
+        if carried * factor != 1:
+            changed.append(names[module])
+        weight.mul_(carried * factor)
         if isinstance(bias, Tensor):
             bias.mul_(factor)
+        carried = 1.0 if isinstance(after, Norm) else 1 / factor
     top = net.get_submodule(last).get_parameter("weight")
     top.mul_(carried)
     same = float((net(obs) - answer).abs().max()) <= TOLERANCE * float(answer.abs().max())
     top.div_(carried)
     if same and len(set(order)) == len(order):
-        return carried
+        return carried, tuple(changed)
     net.load_state_dict(before)
-    return 1.0
+    return 1.0, ()
 
 
 def sizes(net: nn.Module) -> dict[str, float]:

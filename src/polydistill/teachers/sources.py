@@ -139,30 +139,21 @@ class Source:
         layer, _ = last_layer(net)
         wanted = _meanings(net, task)
         own, fresh = net.state_dict(), sizes(net)
-        weights = {k: v.to(own[k].dtype) for k, v in self.weights[row].items() if not k.startswith(f"{layer}.")}
-        missing = sorted(k for k in own if k not in weights and not k.startswith(f"{layer}."))
+        body = {k: v.to(own[k].dtype) for k, v in self.weights[row].items() if not k.startswith(f"{layer}.")}
+        missing = sorted(k for k in own if k not in body and not k.startswith(f"{layer}."))
         if missing:
             raise UserError(f"{self.path}: {missing[0]} of {network} is not among its weights; train it again")
+        net.load_state_dict({**own, **body})
+        factor, changed = rescale(net, layer, fresh, _examples(task)) if rescaled else (1.0, ())
         new = tuple(m for m in wanted if m not in self.meanings[row]) if head == "keep18" else wanted
-        for name in ("weight", "bias"):
-            tensor = own[f"{layer}.{name}"].clone()
-            theirs = self.weights[row][f"{layer}.{name}"].to(tensor.dtype)
+        for name, times in ("weight", scale * factor), ("bias", scale):
+            theirs = self.weights[row][f"{layer}.{name}"].to(own[f"{layer}.{name}"].dtype)
             for i, meaning in enumerate(wanted):
                 if meaning not in new:
-                    tensor[i] = scale * theirs[self.meanings[row].index(meaning)]
-            weights[f"{layer}.{name}"] = tensor
-        net.load_state_dict(weights)
-        grown = sizes(net)
-        if rescaled:
-            factor = rescale(net, layer, fresh, _examples(task))
-            with torch.no_grad():
-                for i, meaning in enumerate(wanted):
-                    if meaning not in new:
-                        net.get_submodule(layer).get_parameter("weight")[i].mul_(factor)
+                    own[f"{layer}.{name}"][i] = times * theirs[self.meanings[row].index(meaning)]
         own_actions = task.action_meanings
         kept = [m for m in own_actions if m not in new]
         untrained = tuple(m for m in kept if m not in self.trained[row])
-        changed = tuple(name for name, size in sizes(net).items() if name != layer and size != grown[name])
         return Transferred(net, network, layer, tuple(m for m in new if m in own_actions), untrained, changed)
 
 
