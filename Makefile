@@ -14,7 +14,7 @@ SOURCES := pyproject.toml constraints.txt
 .PHONY: help demo test check format bench docs clean distclean
 
 help:
-	@echo "make demo      distil the three shipped teachers into one student, evaluate it, write the report"
+	@echo "make demo      distil three of the shipped teachers into one student, evaluate it, write the report"
 	@echo "make test      run the tests (WORKERS=$(WORKERS) processes)"
 	@echo "make check     formatting, lint and types"
 	@echo "make format    apply the formatting and the safe lint fixes"
