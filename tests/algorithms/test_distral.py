@@ -165,7 +165,7 @@ def test_returns_go_on_over_the_unroll() -> None:
     for t in (2, 1, 0):
         returns[t] = after = u.reward[t, 0] + 0.9 * after
     found = losses(agent, u, beta=1.0, gamma=0.9)
-    assert float(found["value"]) == pytest.approx(float((returns - u.value.detach()[:, 0]).square().mean() / 4))
+    assert found["value"].item() == pytest.approx((returns - u.value[:, 0]).square().mean().item() / 4)
 
 
 def test_the_tasks_pull_the_shared_policy_to_their_mean() -> None:

@@ -109,8 +109,11 @@ def test_a_missing_file(folder: Path, gone: str) -> None:
     refused(folder / "nowhere", "no teacher at")
 
 
-def test_missing_teachers_are_named_together_with_the_command_that_trains_them(folder: Path) -> None:
+def test_missing_teachers_are_named_together_with_the_command_that_trains_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     zoo = folder.parent
+    monkeypatch.chdir(zoo)  # away from the project's own zoo
     (zoo / "qbert").mkdir()  # a folder that is there is load_teacher's business
     require_teachers([folder, zoo / "qbert", zoo / "catc", "nowhere/of-mine"])
     for parent, out in (("zoo", ""), ("my zoo", " --out 'my zoo'")):
