@@ -150,6 +150,7 @@ class Source:
             theirs = self.weights[row][f"{layer}.{name}"].to(own[f"{layer}.{name}"].dtype)
             for i, meaning in enumerate(wanted):
                 if meaning not in new:
+                    # into the network: what state_dict holds is its own tensors
                     own[f"{layer}.{name}"][i] = times * theirs[self.meanings[row].index(meaning)]
         own_actions = task.action_meanings
         kept = [m for m in own_actions if m not in new]
