@@ -69,8 +69,10 @@ def test_progress_says_what_share_of_the_game_alone_it_is(tmp_path: Path, monkey
     said: list[str] = []
     teach("catch", tmp_path / "t", overrides={**SMALL, "total_steps": 1_000}, say=said.append)
     shares = [re.search(r"control steps \| ([\d,]+)/s, (\d+)% of the game alone \| loss", line) for line in said]
-    assert any(share and 0 < int(share[2]) <= 100 for share in shares)
-    assert json.loads((tmp_path / "t" / "run.json").read_text())["emulator_steps_per_s"] > 0  # for those who watch
+    alone = json.loads((tmp_path / "t" / "run.json").read_text())["emulator_steps_per_s"]  # for those who watch
+    rates = [(int(share[1].replace(",", "")), int(share[2])) for share in shares if share]
+    assert rates
+    assert all(percent == pytest.approx(100 * rate / alone, abs=0.6) for rate, percent in rates)
 
 
 def test_stop_resume_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,6 +246,36 @@ def test_a_loss_that_is_no_number_ends_it_before_it_is_saved(tmp_path: Path, mon
     with pytest.raises(UserError, match="the loss is nan after 128 control steps"):
         teach("catch", tmp_path / "t", overrides=SMALL, say=quiet)
     assert not (tmp_path / "t" / "checkpoint").exists()
+
+
+def test_a_dqn_that_fills_its_memory_again_is_not_one_without_a_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {
+        "network.hidden": 32,
+        "settings.capacity": 5_000,
+        "settings.learning_starts": 2_500,  # more than lie between two reports
+        "total_steps": 5_000,
+        "evaluation.every": 4_000,
+        "evaluation.episodes": 2,
+        "evaluation.final_episodes": 2,
+    }
+    said: list[str] = []
+
+    def often(*args: Any, **kwargs: Any) -> Teaching:
+        made = make_teaching(*args, **kwargs)
+        made.log_seconds = 0
+        return made
+
+    monkeypatch.setattr("polydistill.teaching.make_teaching", often)
+    with monkeypatch.context() as patched:
+        stop_after(patched, 1)
+        assert not teach("catch", tmp_path / "t", recipe="nature", overrides=small, say=quiet)
+    assert teach("catch", tmp_path / "t", recipe="nature", overrides=small, resume=True, say=said.append)
+    filling = [line for line in said if " 4,000/5,000 " in line]
+    assert len(filling) == 2  # after 1,000 and 2,000 of 2,500
+    assert all("| fills its memory |" in line for line in filling)
+    assert any("5,000 control steps: " in line for line in said)
 
 
 def test_the_nature_recipe_sees_pixels_as_in_the_article(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,17 +127,20 @@ class Teaching:
         trainer, before = self.trainer, self.hours
         began = saved = logged = time.monotonic()
         first = last = trainer.steps
+        updates = trainer.updates
         recent: list[float] = []
         with stop_on_signal() as stop:
             if self.evaluate_first and not self.best:
                 nothing = dict.fromkeys(("epsilon", "loss", "q_mean"), float("nan"))
                 self._write_curve(nothing, float("nan"), self._evaluate(stop))
             for metrics in trainer.run():
-                if not np.isfinite(metrics["loss"]) and trainer.updates:
+                learnt = trainer.updates > updates  # else it fills its memory, and there is no loss
+                if learnt and not np.isfinite(metrics["loss"]):
                     raise UserError(
                         f"{self.task.name}: the loss is {metrics['loss']} after {trainer.steps:,} control steps: the "
                         "last checkpoint is sound, try a smaller settings.learning_rate"
                     )
+                updates = trainer.updates
                 clock = time.monotonic()
                 self.hours = before + (clock - began) / 3600
                 if self.online is not None:
@@ -157,9 +160,10 @@ class Teaching:
                     speed = f"{rate:,.0f}/s"
                     if self.emulator_rate:
                         speed += f", {rate / self.emulator_rate:.0%} of the game alone"
+                    told = f"loss {metrics['loss']:.4f}" if learnt else "fills its memory"
                     self.say(
-                        f"{self.task.name} {trainer.steps:,}/{self.total_steps:,} control steps | {speed} | loss "
-                        f"{metrics['loss']:.4f} | return {training:.1f} | best {self.best_score:.1f}"
+                        f"{self.task.name} {trainer.steps:,}/{self.total_steps:,} control steps | {speed} | "
+                        f"{told} | return {training:.1f} | best {self.best_score:.1f}"
                     )
                 if stop.asked or done:
                     self.save()
