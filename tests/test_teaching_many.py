@@ -158,7 +158,10 @@ def test_a_stop_keeps_checkpoints_and_the_same_command_goes_on(tmp_path: Path) -
     command += ["network.hidden=16", "evaluation.episodes=2", "evaluation.every=10000000"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     for sitting in range(2):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
+        more = [] if sitting else ["--overwrite"]
+        with subprocess.Popen(
+            [*command, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+        ) as process:
             assert process.stdout is not None
             if sitting:
                 assert "resumed after" in process.stdout.readline()
@@ -174,6 +177,6 @@ def test_a_stop_keeps_checkpoints_and_the_same_command_goes_on(tmp_path: Path) -
             process.send_signal(signal.SIGINT)
             told = process.stdout.read()
         assert process.returncode == 130, told
-        assert "the same command continues" in told
+        assert f"the same command{'' if sitting else ' without --overwrite'} continues" in told
         for game in ("catch", "catch-wind"):
             assert any((tmp_path / game / "checkpoint").iterdir())

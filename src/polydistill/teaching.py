@@ -24,7 +24,7 @@ from polydistill.teachers.sources import guide
 from polydistill.teachers.zoo import build_network
 from polydistill.training import checkpoint
 from polydistill.training.beginning import CHECKPOINT, find_source, start_from
-from polydistill.training.folder import ALONE, RunFolder, provenance
+from polydistill.training.folder import ALONE, RunFolder, provenance, resumed
 from polydistill.training.measure import emulator_rate
 from polydistill.training.online import Online, Watched
 from polydistill.training.shadow import Shadow, ShadowSettings
@@ -33,6 +33,8 @@ from polydistill.training.teach import Teaching, Trainer
 SETTINGS: dict[str, type[Settings]] = {"pqn": PQNSettings, "dqn": DQNSettings}
 
 PICTURE = "shadow.svg"
+
+SEEDS = 100_000  # of training; a resumed one adds up to as many, and evaluation's begin at a million
 
 #: What a resumed training may change.
 RESUMED_WITH = ("settings", "total_steps", "evaluation")
@@ -108,6 +110,8 @@ def teach(
     task = resolve_task(task_name, profile=resolved.profile)
     if source is not None:
         resolved = _explore_as_it_ends(resolved, overrides or {})
+    if not 0 <= seed < SEEDS:
+        raise UserError(f"--seed {seed}: choose one from 0 to {SEEDS - 1:,}")
     where = device_of(device)
     shadows = _shadows(task, resolved, seed, str(where))
     with seeded_init(seed, "teacher", task.name):
@@ -127,6 +131,8 @@ def teach(
             _require_same_shadow(folder.path / "recipe.yaml", resolved)
             require_same(folder.path / "recipe.yaml", resolved, RESUMED_WITH)
         info = provenance(command, str(where))
+        if resume:
+            info = resumed(info, folder.path / "run.json")
         about = {**info, "task": task.to_dict(), **({} if source is None else {"started_from": str(source)})}
         folder.write_json("run.json", about)
         folder.write_yaml("recipe.yaml", resolved.model_dump(mode="json"))
@@ -144,11 +150,13 @@ def teach(
         )
         teaching.online = _online(folder, shadows, info, say)
         teaching.evaluate_first = source is not None
-        if resume and teaching.resume():
-            say(f"{task.name}: resumed after {trainer.steps:,} control steps")
-        elif beginning is not None:
+        if beginning is not None:
             teaching.begin_from(beginning)
             say(f"{task.name}: goes on from {source} with its {beginning.taken.control_steps:,} control steps")
+        if resume and teaching.resume():
+            if "settings.epsilon_start" in dotted(overrides or {}) and isinstance(trainer, PQN):
+                trainer.epsilon_cap = 1.0  # the user asks for more exploration
+            say(f"{task.name}: resumed after {trainer.steps:,} control steps")
         teaching.emulator_rate = _emulator_rate(task, resolved, seed, threads)
         folder.write_json("run.json", {**about, ALONE: round(teaching.emulator_rate)})
         return teaching.drive()
@@ -185,6 +193,7 @@ def make_teaching(
         info: Command, commit, versions, machine.
         threads: Emulator threads of the evaluations; 0: one per core.
     """
+    sitting = {key: info[key] for key in ("command", "commit", "started")} | info.get("resumed", [{}])[-1]
     return Teaching(
         folder=folder,
         task=task,
@@ -192,7 +201,7 @@ def make_teaching(
         trainer=trainer,
         total_steps=recipe.total_steps,
         card={"recipe": name, "settings": recipe.model_dump(mode="json"), "seed": seed, "trained_with": info},
-        phase={"command": info["command"], "settings": recipe.settings, "total_steps": recipe.total_steps},
+        phase={"settings": recipe.settings, "total_steps": recipe.total_steps, "seed": seed, **sitting},
         evaluate_every=recipe.evaluation.every,
         evaluation_episodes=recipe.evaluation.episodes,
         final_episodes=recipe.evaluation.final_episodes,

@@ -98,7 +98,7 @@ def teach_many(
                 if training.ended(children.stopped):
                     del busy[k]
     if children.stopped:
-        console.print("stopped; the same command continues")
+        console.print(f"stopped; the same command{' without --overwrite' if overwrite else ''} continues")
         return 130
     if failed := [game for game in games if game.state == "failed"]:
         told = "; ".join(f"{game.task} ({game.error})" for game in failed)

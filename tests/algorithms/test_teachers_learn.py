@@ -17,6 +17,7 @@ from polydistill.envs.suite import make_env, resolve_task
 from polydistill.evaluation.play import play
 from polydistill.rng import seeded_init
 from polydistill.teachers.zoo import Network, build_network
+from polydistill.teaching import recipe_for
 
 TASK = resolve_task("catch")
 
@@ -142,6 +143,47 @@ def test_who_listens_is_told_while_the_memory_fills_again() -> None:
     told = [(other.steps, m["loss"]) for m, _ in zip(other.run(), range(6), strict=False)]
     assert [steps for steps, _ in told] == [1_000] * 5 + [1_100]
     assert [np.isnan(loss) for _, loss in told] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize(("kind", "settings"), [(PQN, FAST), (DQN, NATURE)], ids=["pqn", "dqn"])
+def test_a_learner_goes_on_from_before_its_first_update(kind: Any, settings: Any) -> None:
+    learner = trainer(kind, settings)
+    tensors, counters = learner.state()
+    kept = {part: named for part, named in tensors.items() if named}  # a checkpoint has no empty files
+    other = trainer(kind, settings)
+    other.load_state(kept, json.loads(json.dumps(counters)))
+    assert run_to(other, 1_200)[-1]["loss"] >= 0
+
+
+def test_a_longer_schedule_does_not_make_a_trained_network_explore_again() -> None:
+    settings = FAST.model_copy(update={"epsilon_start": 1.0, "epsilon_end": 0.05, "epsilon_fraction": 0.1})
+    learner = trainer(PQN, settings, total=10_000)  # epsilon ends after 1,000
+    run_to(learner, 2_000)
+    other = trainer(PQN, settings, total=1_000_000)
+    other.load_state(*learner.state())
+    assert other.epsilon() == learner.epsilon() == pytest.approx(0.05)
+    cut = trainer(PQN, settings, total=10_000)
+    cut.steps = 500
+    other.load_state(*cut.state())
+    assert other.epsilon() == pytest.approx(0.525)
+    other.steps = 75_000  # where a schedule of its own would be
+    assert other.epsilon() == pytest.approx(0.2875)
+
+
+def test_the_nature_recipe_is_the_articles_table() -> None:
+    """Mnih et al. 2015, Extended Data Table 1; what the code says otherwise is said in docs/papers.md."""
+    recipe = recipe_for("nature", "pong", {})
+    assert recipe.algorithm == "dqn"
+    assert recipe.total_steps == 50_000_000
+    assert recipe.network.model_dump() == {
+        "channels": (32, 64, 64), "hidden": 512, "norm": False, "bf16": False, "body": None
+    }  # fmt: skip
+    assert DQNSettings.parse(recipe.settings, "nature").model_dump() == {
+        "num_envs": 1, "minibatch": 32, "gamma": 0.99, "n_step": 1, "capacity": 1_000_000, "learning_starts": 50_000,
+        "update_period": 4, "target_period": 10_000, "target_period_unit": "control_steps", "optimizer": "rmsprop",
+        "learning_rate": 2.5e-4, "rho": 0.95, "eps": 0.01, "epsilon_start": 1.0, "epsilon_end": 0.1,
+        "epsilon_steps": 1_000_000, "hold": 1, "life_loss_terminal": True, "double": False,
+    }  # fmt: skip
 
 
 def test_the_papers_own_numbers_are_the_defaults() -> None:

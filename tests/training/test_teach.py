@@ -90,6 +90,10 @@ def test_stop_resume_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     card = json.loads((out / "card.json").read_text())
     assert [p["from_control_steps"] for p in card["phases"]] == [0, steps[1]]
     assert [p["settings"].get("epsilon_end") for p in card["phases"]] == [0.05, 0.01]
+    assert [(p["seed"], p["started"] <= card["finished"], len(p["commit"])) for p in card["phases"]] == [
+        (1, True, 40)
+    ] * 2
+    assert len(json.loads((out / "run.json").read_text())["sittings"]) == len(card["trained_with"]["sittings"]) == 2
     assert card["control_steps"] >= 24_000
     assert card["scores"]["noop"]["mean"] > card["scores"]["random"] + 3
     assert card["scores"]["noop"]["low"] <= card["scores"]["noop"]["mean"] <= card["scores"]["noop"]["high"]
@@ -238,6 +242,31 @@ def test_a_full_disk_is_said_and_training_goes_on(tmp_path: Path, monkeypatch: p
     told = [line for line in said if "cannot write a checkpoint" in line]
     assert len(told) == 2
     assert "No space left on device" in told[1]
+
+
+def test_a_curve_that_cannot_be_written_is_said_and_training_goes_on(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if "after 6" in text:  # the first evaluation; its row comes next
+            (tmp_path / "t" / "curve.csv").unlink(missing_ok=True)
+            (tmp_path / "t" / "curve.csv").symlink_to("/dev/full")
+        elif "after 12" in text:
+            (tmp_path / "t" / "curve.csv").unlink()
+
+    assert teach("catch", tmp_path / "t", overrides={**SMALL, "total_steps": 18_000}, say=say)
+    told = [line for line in said if "curve.csv (No space left on device): training goes on" in line]
+    assert len(told) == 1
+    with (tmp_path / "t" / "curve.csv").open() as file:
+        assert [row["control_steps"][:2] for row in csv.DictReader(file) if row["evaluation"]] == ["12", "18"]
+
+
+@pytest.mark.parametrize("seed", [-1, 100_000])
+def test_seeds_of_evaluations_are_not_for_training(tmp_path: Path, seed: int) -> None:
+    with pytest.raises(UserError, match=f"--seed {seed}: choose one from 0 to 99,999"):
+        teach("catch", tmp_path / "t", overrides=SMALL, seed=seed, say=quiet)
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_loss_that_is_no_number_ends_it_before_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,7 @@ class DQN:
     def load_state(self, tensors: dict[str, dict[str, Tensor]], counters: dict[str, Any]) -> None:
         """Undo :meth:`state`. The network is the caller's."""
         self.target.load_state_dict(tensors["target"])
-        restore_optimizer(self.optimizer, tensors["optimizer"])
+        restore_optimizer(self.optimizer, tensors.get("optimizer", {}))  # none before the first update
         self.steps, self.updates = counters["steps"], counters["updates"]
         self.refilled, self.owed = counters.get("refilled", 0), counters.get("owed", 0.0)  # older checkpoints lack them
 

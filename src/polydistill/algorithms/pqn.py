@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,26 +105,29 @@ class PQN:
         self.env, self.net, self.s = env, net, settings
         self.total_steps, self.seed, self.device = total_steps, seed, device
         self.steps = self.updates = 0
+        self.epsilon_cap = 1.0  # a longer schedule does not make a trained network explore again
         self.assist: Assistance | None = None
         cuda = torch.device(device).type == "cuda"
         rate = torch.tensor(settings.learning_rate, device=device) if cuda else settings.learning_rate  # see _learn
         self.optimizer = torch.optim.Adam(net.parameters(), lr=rate, eps=1e-5, fused=True, capturable=cuda)
         self._rollout = Rollout(settings.rollout, env.num_envs, env.task, device)
 
-    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, int]]:
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Tensors and counters of a checkpoint. The games' inner states are not part of it."""
-        return {"optimizer": flatten_optimizer(self.optimizer)}, {"steps": self.steps, "updates": self.updates}
+        counters = {"steps": self.steps, "updates": self.updates, "epsilon": self.epsilon()}
+        return {"optimizer": flatten_optimizer(self.optimizer)}, counters
 
-    def load_state(self, tensors: dict[str, dict[str, Tensor]], counters: dict[str, int]) -> None:
+    def load_state(self, tensors: dict[str, dict[str, Tensor]], counters: dict[str, Any]) -> None:
         """Undo :meth:`state`. The network is the caller's."""
-        restore_optimizer(self.optimizer, tensors["optimizer"])
+        restore_optimizer(self.optimizer, tensors.get("optimizer", {}))
         self.steps, self.updates = counters["steps"], counters["updates"]
+        self.epsilon_cap = counters.get("epsilon", 1.0)  # older checkpoints lack it
 
     def epsilon(self) -> float:
         s = self.s
         falls = s.epsilon_fraction * self.total_steps
         done = min(1.0, self.steps / falls) if falls else 1.0
-        return s.epsilon_start + (s.epsilon_end - s.epsilon_start) * done
+        return min(self.epsilon_cap, s.epsilon_start + (s.epsilon_end - s.epsilon_start) * done)
 
     def _lr(self) -> float:
         s = self.s

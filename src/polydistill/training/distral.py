@@ -255,7 +255,7 @@ class Distral:
     def load_state(self, tensors: dict[str, dict[str, Tensor]], counters: dict[str, Any]) -> None:
         """Undo :meth:`state`."""
         self.nets.load_state_dict(tensors["nets"])
-        restore_optimizer(self.optimizer, tensors["optimizer"])
+        restore_optimizer(self.optimizer, tensors.get("optimizer", {}))
         self.generator.set_state(tensors["generator"]["state"])
         self.steps, self.updates = counters["steps"], counters["updates"]
         for done, saved in zip(self.finished, counters["finished"], strict=True):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -100,6 +101,7 @@ class Teaching:
     best: dict[str, Tensor] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list, init=False)
     _evaluated: int = field(default=0, init=False)
+    _began: int = field(default=0, init=False)  # control steps of a teacher in this folder whose weights it began with
 
     def __post_init__(self) -> None:
         self.phases = [{"from_control_steps": 0, **self.phase}]
@@ -113,6 +115,7 @@ class Teaching:
         ]
         if beginning.here:
             self.trainer.steps, taken = taken.control_steps, replace(taken, control_steps=0)
+            self._began = self.trainer.steps
         self.taken = taken
 
     def drive(self) -> bool:
@@ -150,7 +153,8 @@ class Teaching:
                     recent = [*recent, metrics["return"]][-50:]
                 done = trainer.steps >= self.total_steps
                 training = float(np.mean(recent)) if recent else float("nan")
-                if trainer.steps // self.evaluate_every > self._evaluated // self.evaluate_every or done:
+                due = trainer.steps // self.evaluate_every > self._evaluated // self.evaluate_every
+                if done or (due and not stop.asked):  # a resume makes up for it
                     self._write_curve(metrics, training, self._evaluate(stop))
                     self.hours = before + (time.monotonic() - began) / 3600
                 elif clock - logged > self.log_seconds:
@@ -214,17 +218,34 @@ class Teaching:
 
     def _write_curve(self, metrics: Mapping[str, float], training: float, evaluation: float) -> None:
         path = self.folder.path / CURVE
-        new = self.folder.size(CURVE) == 0
+        size = self.folder.size(CURVE)
         values = (
             self.taken.control_steps + self.trainer.steps, self.taken.updates + self.trainer.updates,
             round(self.taken.hours + self.hours, 4), metrics["epsilon"], metrics["loss"], metrics["q_mean"], training,
             evaluation,
         )  # fmt: skip
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if new:
-                writer.writerow(COLUMNS)
-            writer.writerow("" if isinstance(v, float) and np.isnan(v) else v for v in values)
+        text = io.StringIO(newline="")
+        rows = csv.writer(text, lineterminator="\n")
+        if not size:
+            rows.writerow(COLUMNS)
+        rows.writerow("" if isinstance(v, float) and np.isnan(v) else v for v in values)
+        try:
+            with path.open("a", newline="") as file:
+                file.write(text.getvalue())
+        except OSError as error:
+            with suppress(OSError):
+                self.folder.truncate(CURVE, size)  # no half row
+            self.say(f"cannot write {path} ({error.strerror}): training goes on, its curve lacks a row")
+
+    def _cut_curve(self, steps: int) -> None:
+        """Leave of the curve the rows before so many control steps, where another evaluation begins it again."""
+        path = self.folder.path / CURVE
+        try:
+            head, *rows = path.read_text().splitlines(keepends=True)
+            kept = [row for row in rows if row.endswith("\n") and int(row.split(",", 1)[0]) < steps]
+        except (FileNotFoundError, ValueError):
+            head, kept = "", []
+        self.folder.truncate(CURVE, len("".join([head, *kept]).encode()) if kept else 0)
 
     def _save_or_say(self) -> None:
         try:
@@ -258,7 +279,7 @@ class Teaching:
         """Go back to the newest checkpoint. False: there is none."""
         found = checkpoint.latest(self.folder.path / CHECKPOINT)
         if found is None:
-            self.folder.truncate(CURVE, 0)  # training starts again
+            self._cut_curve(self._began)  # training starts again
             if self.online is not None:
                 self.online.load_state({}, None, self._kept())
             return False
