@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import polydistill
@@ -17,6 +18,7 @@ from polydistill.errors import UserError
 from polydistill.planning import plan
 from polydistill.recipe import DistillRecipe
 from polydistill.training.callbacks import Callback, Record
+from polydistill.training.learner import Learner
 from polydistill.training.track import TensorBoard
 from tests.distilling import NAMES, exact_teacher, fitted_teacher, small, states, write_teacher
 
@@ -207,6 +209,10 @@ def test_teachers_made_in_python_and_going_on(tmp_path: Path) -> None:
         ({"student": {"kind": "task_torsos", "options": {}}}, "no convolutions to copy: use --student mimic"),
         ({"evaluation": {"protocol": "human"}}, "evaluation.protocol: Input should be 'noop', 'sticky' or 'starts'"),
         ({"device": "cude"}, "--device cude: not available here"),
+        ({"learner": {"learning_rate": float("inf")}}, "learner.learning_rate: Input should be a finite number"),
+        ({"objective": {"temperature": float("inf")}}, "objective.temperature: Input should be a finite number"),
+        ({"learner": {"max_grad_norm": -1}}, "learner.max_grad_norm: Input should be greater than 0"),
+        ({"learner": {"batch_size": 10**12}}, "minibatches need .*: give a smaller --batch-size"),
         ({"learner": {"batch_siz": 3}}, "unknown key 'learner.batch_siz'; did you mean 'batch_size'?"),
         ({"schedul": {}}, "unknown key 'schedul'; did you mean 'schedule'?"),
     ],
@@ -216,6 +222,28 @@ def test_bad_input_writes_nothing(tmp_path: Path, changes: dict[str, Any], match
         polydistill.distill(small("mimic", **changes), tmp_path / "x", teachers=[exact_teacher(n) for n in NAMES])
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_may_be_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown recipe 'rusuu': did you mean 'rusu'"):
+        polydistill.distill("rusuu", tmp_path / "x")
+    (tmp_path / "mine.yaml").write_text("teachers: [none]\n")
+    with pytest.raises(UserError, match="none"):
+        polydistill.distill(tmp_path / "mine.yaml", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_student_that_diverged_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(self: Any, batch: Any) -> Any:
+        torch.nn.init.constant_(self.parameters[0], float("nan"))
+        return learn(self, batch)
+
+    learn = Learner.step
+    monkeypatch.setattr(Learner, "step", diverge)
+    few = small("mimic", schedule={"total_updates": 10})  # fewer than the learner's patience
+    with pytest.raises(UserError, match=r"student.safetensors: .* holds NaN or infinite weights, so training did not"):
+        polydistill.distill(few, tmp_path / "x", teachers=[exact_teacher(n) for n in NAMES], inspect=False)
+    assert not (tmp_path / "x" / "student.safetensors").exists()
 
 
 def test_a_folder_that_holds_a_run_is_refused_before_anything_is_measured(

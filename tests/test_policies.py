@@ -159,6 +159,7 @@ def test_load_finds_students_and_teachers(tmp_path: Path) -> None:
         ('"torsos": null', '"torsos": 5'),
         ('"LEFT"', '"FIRE"'),
         ('"bf16": false', '"bf1": false'),
+        ('"bf16": false', '"bf16": "x"'),
         ('"options": {', '"options": 5, "x": {'),
         ("{", "["),
     ],

@@ -121,6 +121,7 @@ def test_how_a_game_goes_on(tmp_path: Path) -> None:
     write_card(game.folder, 10_000)
     assert game.begin(overwrite=False) is None
     write_card(game.folder, "damaged")
+    assert game.begin(overwrite=False) == ["--resume"]
     (game.folder / "card.json").write_text("{")
     assert game.begin(overwrite=False) == ["--resume"]
     write_card(tmp_path / "shipped", 5)  # without a checkpoint there is nothing to go on from

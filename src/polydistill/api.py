@@ -21,7 +21,7 @@ from polydistill.nets.student import count
 from polydistill.ops.scores import percent_of_teacher
 from polydistill.planning import check
 from polydistill.policies import Policy, of_student, of_teacher
-from polydistill.recipe import DistillRecipe, require_same
+from polydistill.recipe import DistillRecipe, read, require_same
 from polydistill.tasks import Task
 from polydistill.teachers.base import Teacher
 from polydistill.training.callbacks import Callback, Record, tell
@@ -49,7 +49,7 @@ class Result:
 
 
 def distill(
-    recipe: DistillRecipe | Mapping[str, Any],
+    recipe: DistillRecipe | Mapping[str, Any] | str | Path,
     out: str | Path,
     *,
     teachers: Sequence[Teacher] | None = None,
@@ -62,7 +62,7 @@ def distill(
     """Distil teachers into one student: train, evaluate against the teachers, save.
 
     Args:
-        recipe: Settings, or a mapping of them.
+        recipe: Settings, a mapping of them, the name of a shipped recipe, or a YAML file.
         out: The run's folder.
         teachers: Teachers made in Python; None loads ``recipe.teachers``.
         callbacks: Watchers; see :class:`~polydistill.training.callbacks.Callback`.
@@ -76,7 +76,8 @@ def distill(
     """
     if not isinstance(recipe, DistillRecipe):
         named = {} if teachers is None else {"teachers": [str(t.path or t.task.name) for t in teachers]}
-        recipe = DistillRecipe.parse({**named, **recipe}, "recipe")
+        content, where = (recipe, "recipe") if isinstance(recipe, Mapping) else read(str(recipe))
+        recipe = DistillRecipe.parse({**named, **content}, where)
     parts = check(recipe, teachers)
     require_usable(Path(out), resume=resume, overwrite=overwrite)  # H-PR's teachers are measured next, which takes time
     actors = build.actors(parts, partial(tell, callbacks))

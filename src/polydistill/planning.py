@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+
+import numpy as np
 
 from polydistill import build
 from polydistill.evaluation.protocol import Protocol, require_starts
 from polydistill.nets.student import count
 from polydistill.recipe import DistillRecipe
-from polydistill.replay.sizing import human
+from polydistill.replay.sizing import human, require_memory
 from polydistill.teachers.base import Teacher
 from polydistill.training.collect import Actor
 from polydistill.training.distil import Rectangle, Schedule
@@ -48,6 +51,8 @@ def check(recipe: DistillRecipe, teachers: Sequence[Teacher] | None = None) -> b
     """
     most = max(recipe.evaluation.episodes, recipe.evaluation.final_episodes)
     parts = build.parts(recipe, teachers)
+    sample = sum(math.prod(t.obs_shape) * np.dtype(t.obs_dtype).itemsize for t in parts.suite.tasks)
+    require_memory(recipe.learner.batch_size * sample, "minibatches", "a smaller --batch-size")
     require_starts(parts.suite.tasks, Protocol(name=recipe.evaluation.protocol, episodes=most))
     return parts
 

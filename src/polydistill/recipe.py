@@ -101,7 +101,7 @@ class LearnerSettings(Settings):
     max_learning_rate: float = Field(2.5e-3, gt=0)
     warmup_updates: int = Field(0, ge=0)
     anneal: bool = False
-    max_grad_norm: float | None = None
+    max_grad_norm: float | None = Field(None, gt=0)
 
 
 class EvaluationSettings(Settings):

@@ -125,7 +125,7 @@ def teach(
                 "give more --steps than that, or --start-from it with another --out"
             )
     trainer = make_trainer(task, resolved, net, seed, str(where), threads, shadows)
-    folder = RunFolder(out, resume=resume, overwrite=overwrite)
+    folder = RunFolder(out, resume=resume, overwrite=overwrite, teacher=True)
     try:
         if resume:
             _require_same_shadow(folder.path / "recipe.yaml", resolved)

@@ -163,7 +163,7 @@ def transfer(
     teach = ShadowedRecipe(**{key: getattr(recipe, key) for key in keys}, network=network, evaluation=recipe.evaluation)
     trainer = make_trainer(task, teach, net, recipe.seed, device, recipe.threads)
     trainer.assist = Together(*filter(None, (warmup, trainer.assist)))
-    folder = RunFolder(Path(out), resume=resume, overwrite=overwrite)
+    folder = RunFolder(Path(out), resume=resume, overwrite=overwrite, teacher=True)
     try:
         if resume:
             require_same(folder.path / "recipe.yaml", recipe, RESUMED_WITH)

@@ -15,6 +15,7 @@ from polydistill.evaluation.paper_numbers import PaperNumber
 from polydistill.evaluation.rows import Row, append_rows, read_csv
 from polydistill.evaluation.scores import summarise, to_json
 from polydistill.evaluation.tables import Result, fill_tables
+from polydistill.reporting.page import write_picture
 
 RUN: dict[str, Any] = {
     "command": "polydistill distill --teachers zoo/pong zoo/freeway --seed 0",
@@ -164,6 +165,9 @@ def test_a_negative_teacher_and_a_missing_task_leave_dashes(tmp_path: Path) -> N
     text = (experiment / "README.md").read_text()
     assert "| pong | -15.0 | 19.0 (– %) |" in text
     assert "| **IQM**, % of teacher |  | – |" in text
+    only = run_folder(tmp_path / "b", teacher=-15.0, games=("pong",))
+    assert write_picture(only, experiment / "scores.svg") is None  # no per cents of such a teacher
+    assert not (experiment / "scores.svg").exists()
 
 
 def test_words_written_by_hand_stay(tmp_path: Path) -> None:
@@ -204,6 +208,17 @@ def test_a_damaged_run_changes_nothing(tmp_path: Path, file: str, content: str |
     with pytest.raises(UserError, match=message) as caught:
         add_run(run, experiment)
     assert "\n" not in str(caught.value)
+    assert files(experiment) == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "command.txt"])
+def test_a_file_that_is_no_text_is_found_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    experiment = tmp_path / "demo"
+    add_run(run_folder(tmp_path / "a"), experiment)
+    (experiment / name).write_bytes(b"\xff\xfe")
+    before = files(experiment)
+    with pytest.raises(UserError, match=f"{name}: cannot be read as text"):
+        add_run(run_folder(tmp_path / "b", pong=10.0), experiment)
     assert files(experiment) == before
 
 

@@ -40,6 +40,9 @@ def test_a_curve_is_copied_as_it_is(tmp_path: Path) -> None:
     assert keep_curve(again, out) == (out / "pong.csv", 1)  # another training of the game, from its beginning
     assert (out / "pong.csv").read_text() == "\n".join([HEAD, *rows(50)]) + "\n"
     assert keep_curve(again, out, "pong-nature")[0] == out / "pong-nature.csv"
+    for name in ("../pong", "a/b", str(tmp_path / "c")):
+        with pytest.raises(UserError, match="a name without folders"):
+            keep_curve(again, out, name)
     assert sorted(p.name for p in out.iterdir()) == ["pong-nature.csv", "pong.csv"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,17 @@ def test_save_and_load(name: str, tmp_path) -> None:
     save_student(tmp_path, net, name)
     back = load_student(tmp_path)
     assert torch.equal(net(obs).logits, back(obs).logits)
+
+
+def test_weights_are_for_all_whom_the_umask_lets(tmp_path) -> None:
+    before = os.umask(0o022)
+    try:
+        save_student(tmp_path, build("mimic", SMALL), "mimic")
+    finally:
+        os.umask(before)
+    assert {p.name: oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir()} == {
+        "student.safetensors": "0o644", "config.json": "0o644"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -87,4 +87,4 @@ def test_nothing_to_draw_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no evaluation to draw yet"):
         write_online([tmp_path], tmp_path / "x.svg")
     with pytest.raises(UserError, match="cannot write the picture"):
-        write_online([run(tmp_path / "a", 0)], tmp_path / "nowhere" / "x.svg")
+        write_online([run(tmp_path / "a", 0)], tmp_path / CURVE / "x.svg")

@@ -107,6 +107,17 @@ def test_a_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
     assert (outside / "precious").exists()
 
 
+def test_a_teacher_is_replaced_only_by_what_makes_one(tmp_path: Path) -> None:
+    path = run_in(tmp_path / "run")
+    (path / "card.json").write_text('{"format": 1, "task": {}}')
+    before = listing(path)
+    with pytest.raises(UserError, match="holds a teacher, which --overwrite does not replace"):
+        RunFolder(path, overwrite=True)
+    assert listing(path) == before
+    RunFolder(path, overwrite=True, teacher=True).close()
+    assert listing(path) == {}
+
+
 def test_a_run_in_use_is_not_replaced(tmp_path: Path) -> None:
     path = run_in(tmp_path / "run")
     held = RunFolder(path, resume=True)

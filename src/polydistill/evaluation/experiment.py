@@ -72,6 +72,7 @@ def add_run(run: Path, experiment: Path, variant: str | None = None, words: str 
         block = command_block(about, f"{variant}, {' + '.join(summary['tasks'])}, seed {last.seed}, {protocol}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{run}: run.json, summary.json or metrics.jsonl lacks something ({error!r})") from None
+    _text(experiment / README), _text(experiment / COMMANDS)  # that they can be read, before anything is written
     old = _read(experiment / SCORES, Result)
     old_curve = _read(experiment / CURVES, CurvePoint)
     experiment.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,7 @@ def update_readme(
         UserError: ``scores.csv`` is missing or damaged, or a table's end marker is.
     """
     path = experiment / README
-    old = path.read_text() if path.exists() else ""
+    old = _text(path)
     text = old or "\n\n".join([f"# {experiment.resolve().name}", *filter(None, [words.strip()])]) + "\n"
     if opening(".") not in text:
         text = f"{text.rstrip()}\n\n{opening('.')}\n{close()}\n\nCommands, commits and machine: `{COMMANDS}`.\n"
@@ -153,6 +154,16 @@ def _read(path: Path, kind: type[T]) -> list[T]:
     return read_csv(path, kind) if path.exists() else []
 
 
+def _text(path: Path) -> str:
+    """A file's text; empty where there is none. Raises UserError if it cannot be read as text."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})") from None
+
+
 def read_json(path: Path) -> Any:
     """A file of a run. Raises UserError if it is missing or damaged."""
     try:
@@ -165,7 +176,7 @@ def read_json(path: Path) -> Any:
 
 def read_lines(path: Path, kind: str) -> list[Any]:
     """Every complete line of a ``metrics.jsonl`` of this kind; one without a line end is a write that was cut."""
-    text = path.read_text() if path.exists() else ""
+    text = _text(path)
     lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
     return [line for line in lines if line.get("kind") == kind]
 
@@ -208,6 +219,6 @@ def _commit(about: Mapping[str, Any]) -> str:
 
 def write_command(path: Path, block: list[str]) -> None:
     """Add a block, or replace the one with its first line, which says which run it is; a blank line is between two."""
-    old = path.read_text().split("\n\n") if path.exists() else []
+    old = _text(path).split("\n\n")
     blocks = [b.strip("\n") for b in old if b.strip() and b.strip().splitlines()[0] != block[0]]
     path.write_text("\n\n".join([*blocks, "\n".join(block)]) + "\n")

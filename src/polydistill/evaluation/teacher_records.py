@@ -54,8 +54,9 @@ def require_keepable(out: Path) -> None:
     Raises:
         UserError: ``out`` is a file, or holds scores of another form.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file: name a folder such as results/teachers")
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"--out {out}: {nearest} is a file; name a folder such as results/teachers")
     if (out / SCORES).exists():
         read_csv(out / SCORES, TeacherScore)
 
@@ -88,6 +89,8 @@ def keep_curve(run: Path, out: Path, name: str | None = None) -> tuple[Path, int
         _ = card["scores"]["noop"]["mean"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{run / CARD}: not the card of a finished teacher ({error!r})") from None
+    if name is not None and Path(name).name != name:
+        raise UserError(f"--variant {name!r}: a name without folders")
     path = out / f"{name or task}.csv"
     head, rows = _read(run / CURVE)
     if not rows:

@@ -49,8 +49,13 @@ def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Replace a safetensors file in one rename.
 
     Raises:
-        UserError: the disk is full or not writable; the file is as it was.
+        UserError: weights that are not finite, or the disk is full or not writable; the file is as it was.
     """
+    if broken := [k for k, v in weights.items() if not torch.isfinite(v).all()]:
+        raise UserError(
+            f"cannot write {path}: {broken[0]} holds NaN or infinite weights, so training did not converge; try a "
+            "smaller learning rate"
+        )
     _replace(path, lambda tmp: save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, tmp))
 
 
@@ -66,7 +71,10 @@ def write_json(content: Mapping[str, object], path: Path) -> None:
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     tmp = path.with_name(f".{path.name}.tmp")
     try:
+        tmp.touch()
+        mode = tmp.stat().st_mode  # what the user's umask leaves; safetensors writes for its owner alone
         write(tmp)
+        tmp.chmod(mode)
         os.replace(tmp, path)
     except (OSError, SafetensorError) as error:
         tmp.unlink(missing_ok=True)
@@ -91,6 +99,8 @@ def load_student(folder: Path) -> Student:
         suite = Suite(tuple(Task.from_dict(t, str(folder / CONFIG)) for t in config["tasks"]))
         if list(suite.axis) != config["axis"]:
             raise UserError(f"{folder / CONFIG}: the action axis is {config['axis']}, expected {list(suite.axis)}")
+        if not isinstance(config["bf16"], bool):
+            raise ValueError(f"bf16: {config['bf16']!r}")
         torsos = config["torsos"]
         if torsos is not None:
             torsos = [make_torso(t, **d) for t, d in zip(suite.tasks, torsos, strict=True)]

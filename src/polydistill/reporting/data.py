@@ -77,7 +77,8 @@ def read_run(run: Path) -> RunData:
         raise UserError(f"{run} is not a run: none of {', '.join(MARKERS)} is in it")
     data = RunData(run)
     data.info = read_json(data, "run.json", "how it was run")
-    data.summary = read_json(data, "summary.json", "the final evaluation")
+    summary = read_json(data, "summary.json", "the final evaluation")
+    data.summary = summary if _told(summary) else {}
     try:
         data.recipe = (run / "recipe.yaml").read_text(errors="replace")
     except OSError:
@@ -118,6 +119,12 @@ def read_json(data: RunData, name: str, what: str) -> dict[str, Any]:
     return {}
 
 
+def _told(record: dict[str, Any]) -> bool:
+    """Whether what a record says of the tasks, if anything, is a mapping of each."""
+    tasks = record.get("tasks") or {}
+    return isinstance(tasks, dict) and all(isinstance(of, dict) for of in tasks.values())
+
+
 def read_metrics(data: RunData) -> None:
     path = data.path / "metrics.jsonl"
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
@@ -126,7 +133,7 @@ def read_metrics(data: RunData) -> None:
             record = json.loads(line)
         except ValueError:  # the last line of a run that was killed
             continue
-        if isinstance(record, dict):
+        if isinstance(record, dict) and _told(record):
             {"train": data.train, "eval": data.evals}.get(str(record.get("kind")), []).append(record)
     if not data.train:
         data.missing.append("the course of training (metrics.jsonl)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from polydistill.errors import UserError
 from polydistill.reporting.data import RunData
 from polydistill.reporting.text import breakable, interval, listed, num, thousands, when
 
@@ -29,22 +27,6 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {f.__name__: f for f in (num, interval, thousands, when, listed, breakable)}
     return made
-
-
-def write_html(html: str, path: Path) -> Path:
-    """Replace ``path`` in one rename; its folder is made.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tmp = path.with_name(f".{path.name}.tmp")
-        tmp.write_text(html, encoding="utf-8")
-        os.replace(tmp, path)
-    except OSError as error:
-        raise UserError(f"cannot write the report to {path}: {error.strerror}; choose another place") from None
-    return path
 
 
 def inline(plot: str | None) -> Markup | None:

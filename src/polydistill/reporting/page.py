@@ -11,11 +11,12 @@ import numpy as np
 
 from polydistill.errors import UserError
 from polydistill.evaluation.visited import EVERY
+from polydistill.outputs import replace_page
 from polydistill.plugins import nearest
 from polydistill.reporting import distral_page, media, plots
 from polydistill.reporting.data import RunData, number, read_run
 from polydistill.reporting.embedding import look_inside
-from polydistill.reporting.html import environment, inline, seeds, write_html
+from polydistill.reporting.html import environment, inline, seeds
 from polydistill.reporting.partitions import met_in, partition_rows, value_histogram
 from polydistill.reporting.statistics import AGGREGATES, TaskResult, Value, aggregates, task_results
 from polydistill.reporting.svg import write_svg
@@ -31,20 +32,21 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         UserError: ``run`` is not a run, or ``out`` cannot be written.
     """
     html = distral_page.render(run) if distral_page.is_distral(run) else render(read_run(run))
-    return write_html(html, out if out is not None else run / "report.html")
+    return replace_page(out if out is not None else run / "report.html", html, "the report")
 
 
-def write_picture(run: Path, out: Path) -> Path:
+def write_picture(run: Path, out: Path) -> Path | None:
     """Write the final scores of a run as one SVG file that stands alone, for light and dark pages.
 
+    Returns:
+        ``out``; None if no score can be said in % of its teacher's, which then are 0 or less.
+
     Raises:
-        UserError: ``run`` is not a run, has no final scores yet, or ``out`` cannot be written.
+        UserError: ``run`` is not a run, or ``out`` cannot be written.
     """
     data = read_run(run)
     plot = plots.final_scores(task_results(data), aggregates(data)["geometric_mean"])
-    if plot is None:
-        raise UserError(f"{run}: no final scores to draw; the run has not finished")
-    return write_svg(out, plot)
+    return None if plot is None else write_svg(out, plot)
 
 
 def write_states(run: Path, task: str, out: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -16,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from polydistill.errors import UserError
+from polydistill.outputs import replace_page
 
 CSS = Path(__file__).parent / "style.css"
 
@@ -126,16 +125,9 @@ def write_svg(out: Path, plot: str) -> Path:
     """Write a plot as a file that stands alone; an older one is replaced as a whole. Returns ``out``.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or another kind of file is there.
     """
-    tmp = out.with_name(f".{out.name}.tmp")
-    try:
-        tmp.write_text(stand_alone(plot), encoding="utf-8")
-        os.replace(tmp, out)
-    except OSError as error:
-        tmp.unlink(missing_ok=True)
-        raise UserError(f"cannot write the picture to {out}: {error.strerror}; choose another place") from None
-    return out
+    return replace_page(out, stand_alone(plot), "the picture")
 
 
 def write_pictures(folder: Path, plots: Mapping[str, str | None]) -> list[Path]:

@@ -46,8 +46,8 @@ class BodyNetwork(nn.Module):
 
     def __init__(self, task: Task, body: Body):
         super().__init__()
-        torsos = None if body.torso is None else [make_torso(task, **body.torso)]
         try:
+            torsos = None if body.torso is None else [make_torso(task, **body.torso)]
             self.student: Student = nets.make(
                 body.kind, Suite((task,)), bf16=body.bf16, torsos=torsos, **body.options
             ).requires_grad_(True)

@@ -29,8 +29,11 @@ ALONE = "emulator_steps_per_s"  # in a teacher's run.json: control steps per sec
 OURS = {"run.json": ("command", "versions"), "card.json": ("format", "task")}
 
 
-def require_usable(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+def require_usable(path: Path, *, resume: bool = False, overwrite: bool = False, teacher: bool = False) -> None:
     """What :class:`RunFolder` asks of a folder before it takes it; for work that should not begin in vain.
+
+    Args:
+        teacher: Whether a teacher may be replaced: only by what makes one.
 
     Raises:
         UserError: it holds a run and neither flag is set, there is nothing to resume, or it is not of this program.
@@ -47,6 +50,8 @@ def require_usable(path: Path, *, resume: bool = False, overwrite: bool = False)
         raise UserError(f"nothing to resume at {path}: start without --resume")
     if held and not _is_ours(path):
         raise UserError(f"--out {path} is not empty and not a run: choose another folder")
+    if overwrite and not teacher and (path / "card.json").is_file():
+        raise UserError(f"--out {path} holds a teacher, which --overwrite does not replace: choose another folder")
     if held and not (resume or overwrite):
         raise UserError(f"--out {path} holds a run: add --resume to continue it or --overwrite to replace it")
 
@@ -58,15 +63,16 @@ class RunFolder:
         path: The folder; made if missing.
         resume: Continue what is there.
         overwrite: Remove an earlier run that is there. Only folders this program wrote are removed.
+        teacher: As :func:`require_usable`.
 
     Raises:
         UserError: it holds a run and neither flag is set, another process writes to it, it is read-only, or it is not a
             folder of this program.
     """
 
-    def __init__(self, path: Path, *, resume: bool = False, overwrite: bool = False):
+    def __init__(self, path: Path, *, resume: bool = False, overwrite: bool = False, teacher: bool = False):
         self.path = path
-        require_usable(path, resume=resume, overwrite=overwrite)
+        require_usable(path, resume=resume, overwrite=overwrite, teacher=teacher)
         self._lock = self._acquire()
         if overwrite:
             for child in path.iterdir():

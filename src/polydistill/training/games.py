@@ -110,7 +110,8 @@ def _card(folder: Path) -> dict[str, Any] | None:
     """The card of a teacher whose score was measured."""
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text())
-        return card if {"mean"} <= card["scores"]["noop"].keys() and "control_steps" in card else None
+        float(card["scores"]["noop"]["mean"])
+        return card if isinstance(card["control_steps"], int) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

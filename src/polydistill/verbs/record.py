@@ -48,4 +48,5 @@ class Record:
         for result in add_run(self.run_folder, self.experiment, self.variant):
             score = f"{result.score:.1f} ({result.percent:.1f} % of teacher)"
             print(f"{result.variant} {result.task} seed {result.seed}: {score}")
-        write_picture(self.run_folder, self.experiment / "scores.svg")
+        if write_picture(self.run_folder, self.experiment / "scores.svg") is None:
+            print("no picture: the teachers' scores are 0 or less, and there are no per cents of those")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from polydistill.errors import UserError
 from polydistill.verbs.base import Text, flag
 
 
@@ -31,6 +32,8 @@ class Sources:
         from polydistill.devices import device_of
         from polydistill.evaluation.similarity import compare_sources, sources_table
 
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative; found {self.seed}")
         device = str(device_of(self.device or "auto"))
         rows = compare_sources(self.target, self.sources, self.observations, self.seed, device)
         print(sources_table(rows, str(self.target)))

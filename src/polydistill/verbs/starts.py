@@ -98,10 +98,12 @@ class Starts:
     def _target(self, task: str) -> Path:
         """Where the bundle goes, found fit before anything is played."""
         from polydistill.evaluation.start_files import file_name
+        from polydistill.outputs import require_file
 
         path = self.out or Path("starts") / file_name(task)
         if path.is_dir():
             raise UserError(f"--out {path} is a folder: name a file, for example {path / file_name(task)}")
+        require_file(path)
         if path.exists() and not self.overwrite:
             raise UserError(f"{path} is there already: add --overwrite to replace it, or name another --out")
         folder = next(p for p in path.parents if p.exists())
