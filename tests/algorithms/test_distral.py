@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polydistill.algorithms.distral import AGENTS, GAUSSIAN, Agent, Unroll, losses, total
 
-#: Agent -> (terms that reach h, terms that reach f); SPEC 5.4 and 5.5.
+#: Agent -> (terms that reach h, terms that reach f); Teh et al. 2017.
 GRADIENTS = {
     "A3C": (set(), {"policy", "entropy"}),
     "A3C_multitask": ({"policy", "entropy"}, set()),
@@ -169,7 +169,7 @@ def test_returns_go_on_over_the_unroll() -> None:
 
 
 def test_the_tasks_pull_the_shared_policy_to_their_mean() -> None:
-    """SPEC 5.8 (6): with two opposite tasks, descent on the distillation term takes pi_0 to the mean policy."""
+    """Teh et al. 2017: with two opposite tasks, descent on the distillation term takes pi_0 to the mean policy."""
     h = torch.zeros(1, 1, 2, requires_grad=True)
     f = [torch.tensor([[[log(9.0), 0.0]]]), torch.tensor([[[0.0, log(4.0)]]])]
     for _ in range(400):

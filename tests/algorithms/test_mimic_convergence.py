@@ -1,4 +1,4 @@
-"""Actor-Mimic's convergence theorem in tables: SPEC 3.10 and 3.11 (10, 11), with the numbers typed in from there."""
+"""Actor-Mimic's convergence theorem in tables: Parisotto et al. 2016, against typed-in numbers."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_newton_finds_what_descent_finds() -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("lam", [0.001, 0.01, 0.1, 1.0])
 def test_the_inequality(seed: int, lam: float) -> None:
-    """(*) of SPEC 3.10 for 30 pairs of policies; without its 1 / lambda or with D_1 = D_2 it would not hold."""
+    """The theorem's inequality for 30 pairs of policies; without its 1 / lambda or with D_1 = D_2 it would not hold."""
     ratio = theory.inequality_ratio(problem(seed), policies(seed, 30), policies(seed + 50, 30), lam)
     assert 0.001 < ratio <= 1
 

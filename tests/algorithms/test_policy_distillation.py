@@ -1,4 +1,4 @@
-"""Policy Distillation's recipes against the paper (SPEC 2.1 to 2.3)."""
+"""Policy Distillation's recipes against the paper (Rusu et al. 2016)."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_dqn_learns_catch() -> None:
 
 
 def test_dqn_schedule() -> None:
-    """SPEC 1.5: epsilon starts to fall after the warm-up; nothing is learnt before; the target is copied on time."""
+    """Epsilon starts to fall after the warm-up; nothing is learnt before; the target is copied on time."""
     learner = trainer(DQN, NATURE)
     copies: list[int] = []
     learner._copy = lambda: copies.append(learner.steps)

@@ -155,7 +155,7 @@ def test_luminance() -> None:
 
 
 def test_maximum_before_grey() -> None:
-    """A red dot, then a blue one (SPEC 1.7.6): 255 (.299 + .114) = 105; grey first would keep the red one's 76."""
+    """A red dot, then a blue one (Mnih 2015): 255 (.299 + .114) = 105; grey first would keep the red one's 76."""
     red, blue = np.array([[255, 0, 0]], dtype=np.uint8), np.array([[0, 0, 255]], dtype=np.uint8)
     assert luminance(np.maximum(red, blue)).tolist() == [105]
     assert np.maximum(luminance(red), luminance(blue)).tolist() == [76]

@@ -27,8 +27,8 @@ def teacher(folder: Path, rows: list[str], *phases: dict[str, Any], cut: str = "
     return folder
 
 
-def rows(*steps: int, word: str = "") -> list[str]:
-    return [f"{n},{2 * n},0.5,0.05,0.1,{word},1.5," for n in steps]
+def rows(*steps: int, word: str = "", score: str = "") -> list[str]:
+    return [f"{n},{2 * n},0.5,0.05,0.1,{word},1.5,{score}" for n in steps]
 
 
 def test_a_curve_is_copied_as_it_is(tmp_path: Path) -> None:
@@ -95,6 +95,9 @@ def test_typed(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     code, out, _ = call("record", "zoo/pong", "results/teachers", "--variant", "pong-2")
     assert out == "zoo/pong: 2 rows -> results/teachers/pong-2.csv\n"
     assert list(listing(tmp_path / "results")) == ["teachers", "teachers/pong-2.csv", "teachers/pong.csv"]
+    teacher(Path("zoo/freeway"), rows(100, score="21.5"), {"from_control_steps": 0})
+    assert call("record", "zoo/freeway", "results/teachers", "--variant", "freeway")[0] == 0
+    assert "freeway 21.5" in Path("results/teachers/curves.svg").read_text()
     Path("zoo/pong/curve.csv").unlink()
     assert_refused(call, tmp_path, "zoo/pong/curve.csv: not the curve", "record", "zoo/pong", "results/teachers")
 

@@ -18,7 +18,7 @@ def column(task: Task = FLAT, **sizes: int) -> Column:
 
 
 def test_parameters() -> None:
-    # SPEC 5.7: 3,088 + 8,224 + 663,808 + 526,336, and the heads' 3 * 257 + 257.
+    # Teh et al. 2017: 3,088 + 8,224 + 663,808 + 526,336, and the heads' 3 * 257 + 257.
     assert sum(p.numel() for p in column(SCREEN).parameters()) == 1_201_456 + 4 * 257
 
 

@@ -1,4 +1,4 @@
-"""Exact parameter counts of the papers: SPEC sections 2.2, 3.4 and 4.2."""
+"""Exact parameter counts of the papers: Rusu et al. 2016, Parisotto et al. 2016, Yin & Pan 2017."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_task_torsos(first: int, shared: int) -> None:
 
 
 def test_what_yin_and_pan_call_dist() -> None:
-    """Shared convolutions, everything else per game: SPEC 4.2."""
+    """Shared convolutions, everything else per game: Yin & Pan 2017."""
     assert count(TaskHeads(suite(XITARI), outputs="own")) == 16_183_029
 
 

@@ -1,4 +1,4 @@
-"""Sizes by name: the compressed students of Rusu et al. 2016 (SPEC 2.2)."""
+"""Sizes by name: the compressed students of Rusu et al. 2016."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ UNIFORM = torch.full((2,), math.log(0.5), dtype=torch.float64)
 # Costs and objective -------------------------------------------------------------------------------------------------
 
 
-def test_costs_and_back() -> None:  # SPEC 5.8 item 1
+def test_costs_and_back() -> None:  # Teh et al. 2017
     assert ops.alpha_beta(0.1, 0.1) == (0.5, 5)
     assert ops.costs(0.5, 5) == (0.1, 0.1)
     assert ops.costs(1, 5) == (0.2, 0)
@@ -46,7 +46,7 @@ def test_costs_have_a_range(pair: tuple[float, float]) -> None:
         ops.alpha_beta(*pair)
 
 
-def test_both_lines_of_the_objective() -> None:  # SPEC 5.8 item 1: a discounted sum over random trajectories
+def test_both_lines_of_the_objective() -> None:  # Teh et al. 2017: a discounted sum over random trajectories
     g = torch.Generator().manual_seed(1)
     reward = torch.randn(50, 20, generator=g, dtype=torch.float64)
     log_pi0, log_pi = (torch.rand(50, 20, generator=g, dtype=torch.float64).log() for _ in range(2))
@@ -67,7 +67,7 @@ def test_the_regularised_reward_is_a_constant() -> None:
 
 # Soft values and policies --------------------------------------------------------------------------------------------
 
-BANDITS = [  # SPEC 5.8 items 2 and 3: alpha, beta, pi_0(first), V, pi_i(first); R = (1, 0), gamma 0
+BANDITS = [  # Teh et al. 2017: alpha, beta, pi_0(first), V, pi_i(first); R = (1, 0), gamma 0
     (1, 5, 0.5, 0.8627136336, 0.9933071491),
     (0.5, 5, 0.5, 0.9320283516, 0.9933071491),
     (0, 5, 0.5, 1.0013430697, 0.9933071491),
@@ -93,7 +93,7 @@ def test_bandits(alpha: float, beta: float, first: float, value: float, chosen: 
     near((alpha * log_pi0 + beta * advantage).exp(), chosen, 1 - chosen)  # eq. 4: no other normaliser
 
 
-def test_limits() -> None:  # SPEC 5.8 item 4
+def test_limits() -> None:  # Teh et al. 2017
     near(ops.soft_value(t(1, 0), UNIFORM, 1, 1000), 0.9993068528)
     near(ops.soft_value(t(1, 0), UNIFORM, 1, 0.001), 0.5001250000)
     near(ops.soft_value(t(1, 0), t(0.8, 0.2).log(), 1, 1e-6), 0.8, tol=1e-6)
@@ -103,7 +103,7 @@ def test_limits() -> None:  # SPEC 5.8 item 4
 @pytest.mark.parametrize(
     ("alpha", "value", "stay"), [(1, 0.9165638440, 0.2411615733), (0.5, 1.0116899824, 0.3330388644)]
 )
-def test_self_loop(alpha: float, value: float, stay: float) -> None:  # SPEC 5.8 item 7
+def test_self_loop(alpha: float, value: float, stay: float) -> None:  # Teh et al. 2017
     v = torch.zeros((), dtype=torch.float64)
     for _ in range(500):
         q = ops.soft_target(t(-0.1, 1), torch.tensor([False, True]), v, 0.95)
@@ -154,7 +154,7 @@ def alternate(gaps: Tensor, alpha: float, beta: float, rounds: int) -> tuple[Ten
     return log_pi0, log_pi
 
 
-def test_one_task() -> None:  # SPEC 5.8 item 5: the gap of the logits after every round
+def test_one_task() -> None:  # Teh et al. 2017: the gap of the logits after every round
     for alpha, gaps in ((1.0, [5, 10, 15, 20]), (0.5, [5, 7.5, 8.75, 9.375])):
         found = [alternate(t(1), alpha, 5, k)[0] for k in range(1, 5)]
         near(torch.stack([x[0] - x[1] for x in found]), *gaps)
@@ -163,7 +163,7 @@ def test_one_task() -> None:  # SPEC 5.8 item 5: the gap of the logits after eve
 
 
 def test_many_tasks_share_their_centroid() -> None:
-    """SPEC 5.8 item 6; its last number has a wrong digit, for pi_0 is the mean: 2 * .5375463902 - .9937891939."""
+    """Two tasks; pi_0 is their mean: 2 * .5375463902 - .9937891939."""
     log_pi0, log_pi = alternate(t(1, -1), 1, 5, 50)
     near(log_pi0.exp(), 0.5, 0.5)
     near(log_pi[0].exp(), 0.9933071491, 0.0066928509)
@@ -173,7 +173,7 @@ def test_many_tasks_share_their_centroid() -> None:
         near(torch.cat([log_pi0[:1], log_pi[:, 0]]).exp(), *expected)
 
 
-def test_counts() -> None:  # SPEC 5.8 item 11
+def test_counts() -> None:  # Teh et al. 2017
     pi0 = ops.distilled_policy(torch.tensor([[3.0, 1.0], [0.0, 0.0]], dtype=torch.float64), 1)
     near(pi0[0], 4 / 6, 2 / 6)
     near(pi0[1], 0.5, 0.5)
@@ -211,7 +211,7 @@ def expected_gradients(baseline: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     return term1, grads[0], to_f
 
 
-def test_two_column_numbers() -> None:  # SPEC 5.8 item 8
+def test_two_column_numbers() -> None:  # Teh et al. 2017
     assert objective(H, F).item() == pytest.approx(1.7210896400, abs=TIGHT)
     near(policy(H), 0.6224593312, 0.3775406688)
     pi = policy(ops.two_column_logits(H, F, ALPHA, BETA))
@@ -220,7 +220,7 @@ def test_two_column_numbers() -> None:  # SPEC 5.8 item 8
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.7])
-def test_two_column_gradients(baseline: float) -> None:  # SPEC 5.8 item 8; a baseline changes nothing in expectation
+def test_two_column_gradients(baseline: float) -> None:  # Teh et al. 2017; a baseline changes nothing in expectation
     term1, term2, to_f = expected_gradients(baseline)
     near(term1, -0.0544737484, 0.0544737484)
     near(term2, -0.0048617066, 0.0048617066)
@@ -258,7 +258,7 @@ def test_sampled_actions_give_these_gradients() -> None:
     near(found, -0.0593354551, 0.0593354551, tol=3e-3)
 
 
-def test_columns_are_shift_invariant() -> None:  # SPEC 5.8 item 9
+def test_columns_are_shift_invariant() -> None:  # Teh et al. 2017
     pi = policy(ops.two_column_logits(H, F, ALPHA, BETA))
     for shifted in (ops.two_column_logits(H + 3, F, ALPHA, BETA), ops.two_column_logits(H, F - 7, ALPHA, BETA)):
         assert torch.allclose(policy(shifted), pi, rtol=0, atol=1e-14)
@@ -269,7 +269,7 @@ def test_columns_are_shift_invariant() -> None:  # SPEC 5.8 item 9
     assert torch.allclose(scaled, advantage, rtol=0, atol=1e-14)
 
 
-def test_who_learns_from_the_distillation() -> None:  # SPEC 5.8 item 10
+def test_who_learns_from_the_distillation() -> None:  # Teh et al. 2017
     h, f = H.clone().requires_grad_(), F.clone().requires_grad_()
     ops.distill_loss(ops.two_column_logits(h, f, 0, BETA), h, 0, BETA).sum().backward()
     assert h.grad is not None

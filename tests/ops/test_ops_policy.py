@@ -1,4 +1,6 @@
-"""ops/policy.py against the numbers of SPEC.md 2.8, 3.11 and 4.7, gradient checks, and what must hold for any input."""
+"""ops/policy.py against numbers of Rusu et al. 2016, Parisotto et al. 2016 and Yin & Pan 2017, gradient
+checks, and what must hold for any input.
+"""
 
 import math
 
@@ -35,7 +37,7 @@ def close(actual: Tensor, *expected: float, atol: float = 1e-9) -> None:
 # ------------------------------------------------------------------------------------------------ numbers of the papers
 
 
-def test_kl_numbers_at_zero_logits() -> None:  # SPEC 2.8 item 3
+def test_kl_numbers_at_zero_logits() -> None:  # Rusu et al. 2016
     q, logits = t(*Q), leaf(0, 0, 0)
     close(ops.soft_targets(q, 0.01), 0.2447284711, 0.6652409558, 0.0900305732)
     loss = ops.distill_kl(q, logits, 0.01)
@@ -50,7 +52,7 @@ def test_kl_over_temperatures(tau: float, expected: float, atol: float) -> None:
     close(ops.distill_kl(t(*Q), t(0, 0, 0), tau), expected, atol=atol)
 
 
-def test_three_losses_on_one_example() -> None:  # SPEC 2.8 item 4
+def test_three_losses_on_one_example() -> None:  # Rusu et al. 2016
     q, logits = t(*Q), leaf(0.5, -0.2, 0.1)
     loss = ops.distill_kl(q, logits, 0.01)
     close(loss, 0.4425853601)
@@ -80,7 +82,7 @@ def test_js_is_symmetric_bounded_and_never_explodes() -> None:
     assert grad(loss, far).isfinite().all()
 
 
-def test_actor_mimic_cross_entropy() -> None:  # SPEC 3.11 items 1, 2
+def test_actor_mimic_cross_entropy() -> None:  # Parisotto et al. 2016
     q, logits = t(1, 3, 0, 2), leaf(2, 1, 0, -1)
     close(ops.soft_targets(q, 1.0, MASK), 0.2447284711, 0, 0.0900305732, 0.6652409558)
     close(ops.policy(logits, MASK), 0.8437947345, 0, 0.1141951994, 0.0420100661)
@@ -94,7 +96,7 @@ def test_actor_mimic_cross_entropy() -> None:  # SPEC 3.11 items 1, 2
 
 
 @pytest.mark.parametrize("logits, expected", [((0, 0, 0), 0.2212717483), ((0.5, -0.2, 0.1), 0.2907153227)])
-def test_priority(logits: tuple[float, ...], expected: float) -> None:  # SPEC 4.7 items 1, 2
+def test_priority(logits: tuple[float, ...], expected: float) -> None:  # Yin & Pan 2017
     x = leaf(*logits)
     priority = ops.priority_l1(t(*Q), x, 0.01)
     close(priority, expected)
@@ -118,7 +120,7 @@ def test_priority_divides_by_the_number_of_valid_actions() -> None:
 )
 def test_pinsker_in_numbers(
     q: tuple[float, ...], logits: tuple[float, ...], kl: float, bound: float
-) -> None:  # SPEC 4.7 item 1: KL >= |A|^2 |delta|^2 / 2, where |A| counts the task's own actions, not those of the axis
+) -> None:  # Yin & Pan 2017: KL >= |A|^2 |delta|^2 / 2, where |A| counts the task's own actions, not those of the axis
     size = len(q)
     close(ops.distill_kl(t(*q), t(*logits), 0.01), kl, atol=1e-10)
     close(size**2 * ops.priority_l1(t(*q), t(*logits), 0.01) ** 2 / 2, bound, atol=1e-10)
@@ -128,7 +130,7 @@ def test_pinsker_in_numbers(
     close(size**2 * ops.priority_l1(on_axis[0], on_axis[1], 0.01, valid) ** 2 / 2, bound, atol=1e-10)
 
 
-def test_the_largest_priority_is_two_over_the_number_of_actions() -> None:  # SPEC 4.7 item 1; both sure, and apart
+def test_the_largest_priority_is_two_over_the_number_of_actions() -> None:  # Yin & Pan 2017; both sure, and apart
     for size in (2, 3, 18):
         q, logits = (1e4 * torch.eye(size, dtype=torch.float64)[i] for i in (0, 1))
         close(ops.priority_l1(q, logits, 0.01), 2 / size, atol=1e-15)
@@ -137,7 +139,7 @@ def test_the_largest_priority_is_two_over_the_number_of_actions() -> None:  # SP
 # ------------------------------------------------------------------------------------------------- limits and gradients
 
 
-def test_cold_teacher_gives_the_nll_gradient_and_a_hot_one_the_uniform() -> None:  # SPEC 2.8 item 6
+def test_cold_teacher_gives_the_nll_gradient_and_a_hot_one_the_uniform() -> None:  # Rusu et al. 2016
     q, x = t(*Q), leaf(0.5, -0.2, 0.1)
     nll = grad(ops.distill_nll(q, x), x)
     torch.testing.assert_close(grad(ops.distill_kl(q, x, 1e-4), x), nll, rtol=0, atol=1e-6)
@@ -145,7 +147,7 @@ def test_cold_teacher_gives_the_nll_gradient_and_a_hot_one_the_uniform() -> None
     torch.testing.assert_close(hot, ops.policy(x.detach()) - 1 / 3)
 
 
-def test_kl_gradient_is_student_minus_target() -> None:  # SPEC 2.8 item 2, 3.11 item 3
+def test_kl_gradient_is_student_minus_target() -> None:  # Rusu et al. 2016 and Parisotto et al. 2016
     generator = torch.Generator().manual_seed(0)
     q, x = torch.randn(2, 2, 5, A, generator=generator, dtype=torch.float64)
     x.requires_grad_()
@@ -191,7 +193,7 @@ def test_gradcheck(name: str, masked: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("garbage", [1e30, -1e30, INF, -INF, NAN])
-def test_invalid_entries_change_nothing(garbage: float, dtype: torch.dtype) -> None:  # SPEC 3.11 item 4
+def test_invalid_entries_change_nothing(garbage: float, dtype: torch.dtype) -> None:  # Parisotto et al. 2016
     q, x = t(1, 0, 0, 2).to(dtype), t(2, 0, 0, -1).to(dtype)
     dirty_q, dirty_x = (torch.where(MASK, y, garbage) for y in (q, x))
     for name, loss in LOSSES.items():
@@ -296,7 +298,7 @@ def test_huge_values_and_tiny_temperatures_give_no_nan(
 @settings(deadline=None)
 def test_kl_properties(
     row: tuple[list[float], list[float], list[bool]], c_q: float, c_x: float, tau: float
-) -> None:  # SPEC 2.8 item 5, 4.7 item 1
+) -> None:  # Rusu et al. 2016 and Yin & Pan 2017
     q, x = t(*row[0]), t(*row[1])
     valid = torch.tensor(row[2])
     kl = ops.distill_kl(q, x, tau, valid)

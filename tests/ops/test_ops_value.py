@@ -23,7 +23,7 @@ def test_td_target() -> None:
     assert ops.td_target(t(1, 2), t(0.9, 0), t(10, 5)).tolist() == [10, 2]
 
 
-def test_dqn_target_does_not_bootstrap_from_an_end() -> None:  # SPEC 1.7 item 5: the clipped reward, exactly
+def test_dqn_target_does_not_bootstrap_from_an_end() -> None:  # Mnih et al. 2015: the clipped reward, exactly
     q_next = torch.tensor([[1.0, 3.0, 2.0], [NAN, 9.0, 9.0]], dtype=torch.float64, requires_grad=True)
     target = ops.dqn_target(t(1, -1), torch.tensor([False, True]), q_next, 0.99)
     assert target.tolist() == [1 + 0.99 * 3, -1]
@@ -63,7 +63,9 @@ def test_clipped_td_loss() -> None:
     assert gradcheck(ops.clipped_td_loss, t(-3, -0.5, 0.3, 2).requires_grad_())
 
 
-def test_mean_delta_and_value_of_five_hundred_states() -> None:  # SPEC 1.5: what dqn-lua watches on its validation set
+def test_mean_delta_and_value_of_five_hundred_states() -> (
+    None
+):  # Mnih et al. 2015: what dqn-lua watches on its validation set
     i = torch.arange(500, dtype=torch.float64)
     q = torch.stack([i.sin(), i.cos(), (2 * i).sin()], 1).requires_grad_()
     q_next = torch.stack([(3 * i).cos(), (5 * i).sin(), -i.cos()], 1)
@@ -164,7 +166,7 @@ def test_n_step_refuses_no_step() -> None:
 @pytest.mark.parametrize(
     "step, epsilon", [(0, 1.0), (50_000, 1.0), (550_000, 0.55), (1_050_000, 0.1), (50_000_000, 0.1)]
 )
-def test_nature_epsilon(step: int, epsilon: float) -> None:  # SPEC 1.7 item 7
+def test_nature_epsilon(step: int, epsilon: float) -> None:  # Mnih et al. 2015
     assert ops.linear_schedule(step, 1.0, 0.1, 50_000, 1_000_000) == pytest.approx(epsilon, abs=1e-12)
 
 

@@ -59,7 +59,7 @@ def test_on_a_source_task_it_is_the_student(tmp_path: Path, kind: str, row: int)
 
 
 def test_keep18_changes_no_tensor_and_reinit_the_last_layer_alone(tmp_path: Path) -> None:
-    """SPEC 3.11, property 9, on Atari's 18 outputs."""
+    """Parisotto et al. 2016, on Atari's 18 outputs."""
     small = {"channels": [4, 4, 4], "hidden": [16, 8]}
     student = student_at(
         tmp_path, "mimic", Suite((atari("pong", 0, 1, 3, 4, 11, 12), atari("freeway", 0, 2, 5))), **small

@@ -198,7 +198,7 @@ def memory_of(actor: Actor, steps: int = 80) -> dict[str, np.ndarray]:
 
 
 def test_teacher_driven_memory_does_not_know_the_student() -> None:
-    """SPEC 2.8.8: byte-identical memory for two students."""
+    """Rusu et al. 2016: byte-identical memory for two students."""
     one, two = (memory_of(actor_of("teacher", student=student_of(s), epsilon_end=0.2)) for s in (1, 2))
     assert one.keys() == two.keys()
     assert all(one[k].tobytes() == two[k].tobytes() for k in one)

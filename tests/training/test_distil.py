@@ -82,7 +82,7 @@ def test_no_update_before_the_warmup() -> None:
 
 
 def test_rusus_schedule() -> None:
-    """54,000 control steps, then 10,000 updates (SPEC 2.8.9): the recipe `rusu`, and a hundredth of it by one copy."""
+    """54,000 control steps, then 10,000 updates (Rusu 2016): the recipe `rusu`, and a hundredth of it by one copy."""
     at = updates_at(Schedule(warmup=1, collect=54_000, updates=10_000), 10, 30_000)
     assert at == [54_010] * 10_000 + [108_010] * 10_000 + [162_010] * 10_000
     at = updates_at(Schedule(warmup=540, collect=540, updates=100), 1, 300)
@@ -242,7 +242,7 @@ def learned(student: str, tasks: list[int]) -> tuple[dict[str, torch.Tensor], di
 
 @pytest.mark.parametrize("game", [0, 1])
 def test_an_update_on_one_game_leaves_the_other_controller_as_it_is(game: int) -> None:
-    """SPEC 2.8.10: bit for bit, while the trunk moves."""
+    """Rusu et al. 2016: bit for bit, while the trunk moves."""
     before, after = learned("controllers", [game])
     for name, weights in after.items():
         own = not name.startswith(f"controllers.{1 - game}.")
@@ -444,7 +444,7 @@ def test_priorities_come_home_and_the_student_learns(sampler: str) -> None:
     loop = distil(actors, learner, rectangle, parts.recipe.schedule, build.sampler_stream(parts.recipe))
     losses = [float(x.per_example.detach().mean()) for x in islice(loop, 200)]
     assert len(sent) == 200 * 32
-    assert max(sent) <= 2 / 3  # |delta| of three actions, SPEC 4.7.1
+    assert max(sent) <= 2 / 3  # |delta| of three actions, Yin & Pan 2017
     assert np.mean(losses[-25:]) < np.mean(losses[:10])
     assert np.mean(agreements(parts)) > np.mean(first) + 0.08
     spread = torch.stack(weights)

@@ -64,7 +64,7 @@ def test_weights_are_applied_once_to_every_loss(kind: str) -> None:
 def test_the_yielded_loss_is_unweighted() -> None:
     teacher = torch.tensor([[[1.00, 1.01, 0.99]]], dtype=torch.float64)
     loss = learner_of(Table(1, 1, 3)).step(batch_of(teacher, torch.tensor([[0.5]])))
-    assert loss.per_example.item() == pytest.approx(0.2662167068)  # SPEC 2.8.3
+    assert loss.per_example.item() == pytest.approx(0.2662167068)  # Rusu et al. 2016
     assert loss.metrics["kl"].item() == pytest.approx(0.2662167068)
 
 

@@ -1,4 +1,4 @@
-"""What Policy Distillation found, on Catch (SPEC 2.8.12): which loss is best, and that small students are enough."""
+"""What Policy Distillation found, on Catch (Rusu et al. 2016): which loss is best, that small students are enough."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Says(nn.Module):
         return self.values.expand(len(obs), -1)
 
 
-GOLDEN = Says(1.00, 1.01, 0.99)  # against logits 0: KL 0.2662167068 at tau 0.01 (SPEC 2.8, 3)
+GOLDEN = Says(1.00, 1.01, 0.99)  # against logits 0: KL 0.2662167068 at tau 0.01 (Rusu et al. 2016)
 LEVEL = Says(1.0, 1.0, 1.0)  # against logits 0: KL 0
 
 
@@ -80,7 +80,7 @@ def silent(**settings: Any) -> Shadow:
 
 
 def test_only_a_strictly_better_score_makes_a_teacher() -> None:
-    """SPEC 2.8, 11."""
+    """Rusu et al. 2016."""
     follower = shadow()
     assert follower.teacher is None
     taken, best = [], []
@@ -147,7 +147,7 @@ def test_targets_come_from_the_best_of_that_moment() -> None:
 @pytest.mark.parametrize(
     ("settings", "kind", "expected"),
     [
-        ({"temperature": 0.1}, "q", 3.32502e-3),  # SPEC 2.8, 3
+        ({"temperature": 0.1}, "q", 3.32502e-3),  # Rusu et al. 2016
         ({"temperature": 0.1}, "logits", 3.33325e-5),  # a policy's own logits have temperature 1
         ({"loss": "nll"}, "q", math.log(3)),
         ({"loss": "mse"}, "q", 1.00**2 + 1.01**2 + 0.99**2),

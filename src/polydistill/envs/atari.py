@@ -160,7 +160,7 @@ class Emulators:
 
     * One control step is 4 emulator frames; its reward is the raw sum over them (clipping is the learner's).
     * A frame is the maximum of the last two screens, shrunk with area averaging (DeepMind: bilinear).
-    * An episode starts after 1 to ``noop_max`` no-op frames, drawn uniformly (SPEC 1.1.8), and without FIRE. ale-py
+    * An episode starts after 1 to ``noop_max`` no-op frames, uniformly (Mnih et al. 2015), and without FIRE. ale-py
       draws from 0 up (its ``noop_max=30`` means 0 to 29); where it drew 0, the copy starts again.
     * ``max_frames`` frames, rounded up to whole control steps and no-ops not counted, end an episode as *truncated*.
       Counted here: at ale-py's own limit the last frame mixes this step's third screen with the step before.

@@ -16,7 +16,7 @@ from polydistill.tasks import Task
 #: two apart down to the emulator, so an evaluation never replays a start or a sticky-action stream met in training.
 EVALUATION_SEED_BASE = 1_000_000
 
-MAX_FRAMES = 108_000  # emulator frames in one Atari episode = 30 minutes at 60 Hz (SPEC 1.1.9)
+MAX_FRAMES = 108_000  # emulator frames in one Atari episode = 30 minutes at 60 Hz (Mnih et al. 2015)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The recurrent network of Distral's agents (Teh et al. 2017, section 5.1, after Mnih et al. 2016): one column.
+"""The recurrent network of Distral's agents (Teh et al. 2017, section 4.2, after Mnih et al. 2016): one column.
 
 Convolutions 16 8x8/4 and 32 4x4/2 for screens of 84x84, a flat layer for anything else; 256 ReLU units; an LSTM of 256;
 then logits (or a Gaussian's parameters) and a value. Without the heads and with three colours it has 1,201,456

@@ -1,4 +1,4 @@
-"""Tasks and a shared policy learn together (Teh et al. 2017, section 5): batched, synchronous advantage actor-critic.
+"""Tasks and a shared policy learn together (Teh et al. 2017, section 4.2): batched, synchronous advantage actor-critic.
 
 The paper's workers send gradients to parameter servers whenever they are ready. Here ``num_envs`` copies of every task
 advance together and all of them make one update: the same unrolls of 20 control steps and the same losses, without

@@ -15,7 +15,8 @@ from polydistill.verbs.base import File, Text
 class Record:
     """Keep a finished run under results/ and renew the tables of a Markdown file from what is kept.
 
-    Of a teacher the curve of its training is kept: results/teachers/TASK.csv.
+    Of a teacher the curve of its training is kept, results/teachers/TASK.csv, and all that are there
+    are drawn as curves.svg.
     """
 
     run_folder: Positional[Annotated[Path, arg(metavar="RUN")]]
@@ -31,10 +32,12 @@ class Record:
         """Exit code."""
         from polydistill.evaluation.tables import fill_tables
         from polydistill.evaluation.teacher_records import is_teaching, keep_curve
+        from polydistill.reporting.teachers import write_teacher_curves
 
         if is_teaching(self.run_folder):
             path, rows = keep_curve(self.run_folder, self.experiment, self.variant)
             print(f"{self.run_folder}: {rows} rows -> {path}")
+            write_teacher_curves(self.experiment)
         else:
             self._add()
         if self.readme is not None:

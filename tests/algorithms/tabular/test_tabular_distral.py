@@ -32,7 +32,7 @@ def backup(v: torch.Tensor, goal: int, s: TabularSettings, world: TwoRooms = WOR
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5])
-def test_soft_value_iteration_contracts_to_one_value(alpha: float) -> None:  # SPEC 5.8 item 12
+def test_soft_value_iteration_contracts_to_one_value(alpha: float) -> None:  # Teh et al. 2017
     s, ends = TabularSettings(alpha=alpha), []
     for seed in (0, 1):
         v = torch.from_numpy(10 * np.random.default_rng(seed).standard_normal(WORLD.states))
@@ -46,7 +46,7 @@ def test_soft_value_iteration_contracts_to_one_value(alpha: float) -> None:  # S
     assert torch.allclose(ends[0], ends[1], rtol=0, atol=1e-10)
 
 
-def test_the_sampling_learner_approaches_it() -> None:  # SPEC 5.8 item 12
+def test_the_sampling_learner_approaches_it() -> None:  # Teh et al. 2017
     room = TwoRooms(("####", "#..#", "#..#", "####"))
     s = TabularSettings(tasks=1, count_discount=1)  # counts are visits
     learner = TabularDistral(room, s, [0], "uniform")

@@ -17,7 +17,7 @@ from polydistill.envs.doom.wad import level_wad
 from polydistill.errors import UserError
 
 SCREEN = (120, 160)  # rows, columns: ViZDoom's smallest screen
-SIDE = 84  # rows and columns of an observation (SPEC 5.7)
+SIDE = 84  # rows and columns of an observation (Teh et al. 2017)
 
 #: Bytes of the one map in the WAD. The engine reads it anew at each episode, so that an episode's level is written in
 #: its place, filled up with blanks.
