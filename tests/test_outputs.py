@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from polydistill.errors import UserError
-from polydistill.outputs import replace_page, require_file
+from polydistill.outputs import replace_page
 from polydistill.reporting.page import write_report
+from polydistill.verbs.starts import Starts
 
 PAGE = "<!doctype html>\n<p>second"
 
@@ -39,7 +40,7 @@ def test_nothing_else_is_replaced(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=match):
             write_report(tmp_path, tmp_path / name)
-    with pytest.raises(UserError, match=r"--bundle .*pipe is not a regular file"):
-        require_file(tmp_path / "pipe", "--bundle")
+    with pytest.raises(UserError, match=r"--out .*pipe is not a regular file"):
+        Starts("catch", "random", out=tmp_path / "pipe", overwrite=True)._target("catch")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe", "run.json", "student.safetensors"]
     assert (tmp_path / "run.json").read_text() == "{}"

@@ -10,7 +10,7 @@ from polydistill.errors import UserError
 PAGES = (b"<!doctype html", b"<svg")  # how a report or a picture of ours begins
 
 
-def require_file(path: Path, what: str = "--out") -> None:
+def require_file(path: Path) -> None:
     """Refuse an output that would take the place of something that is no regular file: a folder, a device.
 
     Raises:
@@ -18,7 +18,7 @@ def require_file(path: Path, what: str = "--out") -> None:
     """
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
-        raise UserError(f"{what} {path} is {kind}: name a file")
+        raise UserError(f"--out {path} is {kind}: name a file")
 
 
 def replace_page(path: Path, text: str, what: str) -> Path:

@@ -54,9 +54,9 @@ def require_keepable(out: Path) -> None:
     Raises:
         UserError: ``out`` is a file, or holds scores of another form.
     """
-    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    nearest = next(path for path in (out, *out.parents, Path()) if path.exists())
     if not nearest.is_dir():
-        raise UserError(f"--out {out}: {nearest} is a file; name a folder such as results/teachers")
+        raise UserError(f"--out {nearest} is a file: name a folder such as results/teachers")
     if (out / SCORES).exists():
         read_csv(out / SCORES, TeacherScore)
 
