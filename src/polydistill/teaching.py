@@ -193,7 +193,8 @@ def make_teaching(
         info: Command, commit, versions, machine.
         threads: Emulator threads of the evaluations; 0: one per core.
     """
-    sitting = {key: info[key] for key in ("command", "commit", "started")} | info.get("resumed", [{}])[-1]
+    last = info.get("resumed", [info])[-1]
+    sitting = {key: last[key] for key in ("command", "commit", "started", "machine")}
     return Teaching(
         folder=folder,
         task=task,

@@ -59,13 +59,19 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, evaluations: int) -> None:
     monkeypatch.setattr(Teaching, "_evaluate", counted)
 
 
-def test_progress_says_what_share_of_the_game_alone_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def often(*args: Any, **kwargs: Any) -> Teaching:
+def without_pause(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
+    """Every report, or every checkpoint, at once: ``seconds`` is the attribute that says how many lie between two."""
+
+    def make(*args: Any, **kwargs: Any) -> Teaching:
         made = make_teaching(*args, **kwargs)
-        made.log_seconds = 0
+        setattr(made, seconds, 0)
         return made
 
-    monkeypatch.setattr("polydistill.teaching.make_teaching", often)
+    monkeypatch.setattr("polydistill.teaching.make_teaching", make)
+
+
+def test_progress_says_what_share_of_the_game_alone_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pause(monkeypatch, "log_seconds")
     said: list[str] = []
     teach("catch", tmp_path / "t", overrides={**SMALL, "total_steps": 1_000}, say=said.append)
     shares = [re.search(r"control steps \| ([\d,]+)/s, (\d+)% of the game alone \| loss", line) for line in said]
@@ -231,13 +237,8 @@ def test_a_full_disk_is_said_and_training_goes_on(tmp_path: Path, monkeypatch: p
             raise error
         saved(*args)
 
-    def often(*args: Any, **kwargs: Any) -> Teaching:
-        made = make_teaching(*args, **kwargs)
-        made.checkpoint_seconds = 0
-        return made
-
     monkeypatch.setattr(checkpoint, "save_file", full)
-    monkeypatch.setattr("polydistill.teaching.make_teaching", often)
+    without_pause(monkeypatch, "checkpoint_seconds")
     assert teach("catch", tmp_path / "t", overrides={**SMALL, "total_steps": 2_000}, say=said.append)
     told = [line for line in said if "cannot write a checkpoint" in line]
     assert len(told) == 2
@@ -291,12 +292,7 @@ def test_a_dqn_that_fills_its_memory_again_is_not_one_without_a_loss(
     }
     said: list[str] = []
 
-    def often(*args: Any, **kwargs: Any) -> Teaching:
-        made = make_teaching(*args, **kwargs)
-        made.log_seconds = 0
-        return made
-
-    monkeypatch.setattr("polydistill.teaching.make_teaching", often)
+    without_pause(monkeypatch, "log_seconds")
     with monkeypatch.context() as patched:
         stop_after(patched, 1)
         assert not teach("catch", tmp_path / "t", recipe="nature", overrides=small, say=quiet)

@@ -53,7 +53,7 @@ class PQNSettings(Settings):
     epochs: int = Field(3, ge=1)
     gamma: float = Field(0.99, ge=0, le=1)
     lam: float = Field(0.65, ge=0, le=1)
-    learning_rate: float = Field(2.5e-4, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(2.5e-4, gt=0)
     warmup_updates: int = Field(200, ge=0)
     anneal: bool = True
     max_grad_norm: float = Field(10.0, gt=0)
@@ -61,7 +61,7 @@ class PQNSettings(Settings):
     epsilon_end: float = Field(0.02, ge=0, le=1)
     epsilon_fraction: float = Field(0.1, ge=0, le=1)
     ez_greedy: bool = False
-    ez_mu: float = Field(2.0, gt=1, allow_inf_nan=False)
+    ez_mu: float = Field(2.0, gt=1)
     ez_max: int = Field(100, ge=1)
     advantage: float = Field(0.0, ge=0, lt=1)
     expected_epsilon: float = Field(0.0, ge=0, le=1)

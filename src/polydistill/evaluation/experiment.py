@@ -72,7 +72,8 @@ def add_run(run: Path, experiment: Path, variant: str | None = None, words: str 
         block = command_block(about, f"{variant}, {' + '.join(summary['tasks'])}, seed {last.seed}, {protocol}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{run}: run.json, summary.json or metrics.jsonl lacks something ({error!r})") from None
-    _text(experiment / README), _text(experiment / COMMANDS)  # that they can be read, before anything is written
+    for name in (README, COMMANDS):
+        _text(experiment / name)  # that it can be read, before anything is written
     old = _read(experiment / SCORES, Result)
     old_curve = _read(experiment / CURVES, CurvePoint)
     experiment.mkdir(parents=True, exist_ok=True)

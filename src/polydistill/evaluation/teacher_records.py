@@ -54,7 +54,7 @@ def require_keepable(out: Path) -> None:
     Raises:
         UserError: ``out`` is a file, or holds scores of another form.
     """
-    nearest = next(path for path in (out, *out.parents, Path()) if path.exists())
+    nearest = next(path for path in (out, *out.parents) if path.exists())
     if not nearest.is_dir():
         raise UserError(f"--out {nearest} is a file: name a folder such as results/teachers")
     if (out / SCORES).exists():

@@ -51,12 +51,17 @@ def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         UserError: weights that are not finite, or the disk is full or not writable; the file is as it was.
     """
-    if broken := [k for k, v in weights.items() if not torch.isfinite(v).all()]:
+    if broken := _broken(weights):
         raise UserError(
-            f"cannot write {path}: {broken[0]} holds NaN or infinite weights, so training did not converge; try a "
+            f"cannot write {path}: {broken} holds NaN or infinite weights, so training did not converge; try a "
             "smaller learning rate"
         )
     _replace(path, lambda tmp: save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, tmp))
+
+
+def _broken(weights: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that is not finite throughout."""
+    return next((name for name, tensor in weights.items() if not torch.isfinite(tensor).all()), None)
 
 
 def write_json(content: Mapping[str, object], path: Path) -> None:
@@ -134,7 +139,6 @@ def load_weights(net: nn.Module, path: Path) -> None:
     ]
     if wrong:
         raise UserError(f"{path}: the tensors do not fit this network: {'; '.join(wrong)}")
-    broken = [k for k, v in found.items() if not torch.isfinite(v).all()]
-    if broken:
-        raise UserError(f"{path}: {broken[0]} holds NaN or infinite weights; copy or train it again")
+    if broken := _broken(found):
+        raise UserError(f"{path}: {broken} holds NaN or infinite weights; copy or train it again")
     net.load_state_dict(found)

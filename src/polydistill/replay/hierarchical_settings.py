@@ -34,7 +34,7 @@ class HierarchicalSettings(Settings):
     """
 
     partitions: int = Field(ge=1)
-    alpha: float = Field(ge=0, allow_inf_nan=False)
+    alpha: float = Field(ge=0)
     value_range: tuple[float, float] | None
     out_of_range: Literal["clamp", "drop", "expand"]
     partition_counts: Literal["memory", "window"]

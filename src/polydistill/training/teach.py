@@ -101,7 +101,6 @@ class Teaching:
     best: dict[str, Tensor] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list, init=False)
     _evaluated: int = field(default=0, init=False)
-    _began: int = field(default=0, init=False)  # control steps of a teacher in this folder whose weights it began with
 
     def __post_init__(self) -> None:
         self.phases = [{"from_control_steps": 0, **self.phase}]
@@ -115,7 +114,6 @@ class Teaching:
         ]
         if beginning.here:
             self.trainer.steps, taken = taken.control_steps, replace(taken, control_steps=0)
-            self._began = self.trainer.steps
         self.taken = taken
 
     def drive(self) -> bool:
@@ -279,7 +277,7 @@ class Teaching:
         """Go back to the newest checkpoint. False: there is none."""
         found = checkpoint.latest(self.folder.path / CHECKPOINT)
         if found is None:
-            self._cut_curve(self._began)  # training starts again
+            self._cut_curve(self.trainer.steps)  # training starts again, or from the teacher that is here
             if self.online is not None:
                 self.online.load_state({}, None, self._kept())
             return False

@@ -39,12 +39,12 @@ class TabularSettings(Settings):
     """
 
     alpha: float = Field(1.0, ge=0, le=1)
-    beta: float = Field(5.0, gt=0, allow_inf_nan=False)
+    beta: float = Field(5.0, gt=0)
     gamma: float = Field(0.95, gt=0, lt=1)
     learning_rate: float = Field(0.1, gt=0, le=1)
     tasks: int = Field(8, ge=1)
     rollout: int = Field(10, ge=1)
-    pseudocount: float = Field(1.0, gt=0, allow_inf_nan=False)
+    pseudocount: float = Field(1.0, gt=0)
     count_discount: float = Field(0.95, gt=0, le=1)
     count_decay: float = Field(1.0, ge=0, le=1)
 

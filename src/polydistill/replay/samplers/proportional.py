@@ -37,7 +37,7 @@ class ProportionalSettings(Settings):
     """
 
     alpha: float = Field(ge=0, le=10)
-    epsilon: float = Field(ge=1e-12, allow_inf_nan=False)
+    epsilon: float = Field(ge=1e-12)
     draws: Literal["independent", "stratified"]
     insertion: Insertion
 

@@ -29,7 +29,7 @@ class RankedSettings(Settings):
             is stored: below 64,000 experiences and 32 draws a minibatch, nothing is late with 0.001. 0: nothing ever.
     """
 
-    alpha: float = Field(ge=0, allow_inf_nan=False)
+    alpha: float = Field(ge=0)
     draws: Literal["independent", "stratified"]
     insertion: Insertion
     staleness: float = Field(ge=0, lt=1)
